@@ -1,0 +1,202 @@
+"""The strict config tree: one root per step, presets by name, overrides, and the resolved tree that lies beside a result.
+
+Flags are places (`--out`, `--device`); config is science. An unknown key is an error that names its nearest neighbour.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from vjepa2cli.errors import ConfigError
+from vjepa2cli.files import digest_json, write_text
+from vjepa2cli.settings import STEPS, StepConfig
+
+_Config = TypeVar("_Config", bound=StepConfig)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads `3e-4` as a string; people write it as a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(?:\d[\d_]*)(?:\.\d*)?[eE][-+]?\d+$|^[-+]?(?:\d[\d_]*)?\.\d+(?:[eE][-+]?\d+)?$|^[-+]?\d+\.\d*$|^[-+]?\.(?:inf|nan)$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def preset_names(step: str | None = None) -> list[str]:
+    """Names of the shipped presets, of one step or of all, sorted."""
+    folder = resources.files("vjepa2cli") / "presets"
+    names = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return [name for name in names if step is None or _preset_tree(name).get("step") == step]
+
+
+def load(source: str | Path, step_class: type[_Config], *, overrides: Sequence[str] = ()) -> _Config:
+    """Load a preset by name or a YAML file by path, apply `a.b=value` overrides, and validate it as `step_class`.
+
+    Raises ConfigError for an unknown preset, key or value; the message names the file, the key and what is allowed.
+    """
+    config = load_any(source, overrides=overrides)
+    if not isinstance(config, step_class):
+        raise ConfigError(
+            f"{source}: is a config for step {config.step!r}, but {step_class.step_name()!r} is needed; "
+            f"presets for it: {', '.join(preset_names(step_class.step_name())) or 'none'}"
+        )
+    return config
+
+
+def load_any(source: str | Path, *, overrides: Sequence[str] = ()) -> StepConfig:
+    """Load a config of whatever step its `step` key names; see `load`."""
+    tree = _expand(str(source))
+    for override in overrides:
+        _apply_override(tree, override)
+    return validate(tree, where=str(source))
+
+
+def validate(tree: dict[str, Any], *, where: str) -> StepConfig:
+    """Check a plain tree against the root that its `step` names; raises ConfigError with one line per fault."""
+    step = tree.get("step")
+    if step not in STEPS:
+        raise ConfigError(f"{where}: step: {step!r} is not one of {', '.join(STEPS)}; it says which command the config is for")
+    try:
+        return STEPS[step].model_validate_json(json.dumps(tree), strict=True)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(fault, STEPS[step], where) for fault in error.errors())) from None
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def dump(config: StepConfig) -> str:
+    """The resolved tree as YAML, every default written out."""
+    return yaml.safe_dump(to_tree(config), sort_keys=False)
+
+
+def to_tree(config: StepConfig) -> dict[str, Any]:
+    """The resolved tree as plain JSON types."""
+    tree: dict[str, Any] = json.loads(config.model_dump_json())
+    return tree
+
+
+def digest(config: StepConfig) -> str:
+    """SHA-256 of the resolved tree."""
+    return digest_json(to_tree(config))
+
+
+def save(config: StepConfig, path: Path) -> None:
+    """Write the resolved tree beside a result, leaving the file alone if it says the same already (its mtime drives the DAG)."""
+    text = dump(config)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
+
+
+def first_difference(old: StepConfig, new: StepConfig) -> str | None:
+    """The first key in which two resolved configs differ, as `a.b: old -> new`, or None."""
+    before, after = dict(_flatten(to_tree(old))), dict(_flatten(to_tree(new)))
+    for key in before | after:
+        if before.get(key) != after.get(key):
+            return f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
+    return None
+
+
+def _flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(tree, list) and any(isinstance(item, dict) for item in tree):
+        for index, value in enumerate(tree):
+            yield from _flatten(value, f"{prefix}[{index}]")
+    else:
+        yield prefix, tree
+
+
+def _preset_tree(name: str) -> dict[str, Any]:
+    text = (resources.files("vjepa2cli") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+    return _parse(text, where=f"preset {name}")
+
+
+def _parse(text: str, *, where: str) -> dict[str, Any]:
+    try:
+        tree = yaml.load(text, Loader=_Loader)  # noqa: S506 -- a SafeLoader with one more number format
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{where}: holds no keys; a config is a YAML mapping that starts with 'step:'")
+    return tree
+
+
+def _expand(source: str) -> dict[str, Any]:
+    """Read a preset or file; its `base` key names what it differs from."""
+    path = Path(source)
+    if path.suffix in {".yaml", ".yml"} or path.is_file():
+        if not path.is_file():
+            raise ConfigError(f"{source}: no such config file; 'vjepa2 config list' shows the presets")
+        tree = _parse(path.read_text(encoding="utf-8"), where=source)
+    elif source in preset_names():
+        tree = _preset_tree(source)
+    else:
+        raise ConfigError(f"{source!r} is neither a file nor a preset;{_suggestion(source, preset_names())}")
+    base = tree.pop("base", None)
+    return tree if base is None else _merge(_expand(str(base)), tree)
+
+
+def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in change.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set {override!r}: write it as key=value, for example --set optimizer.lr=3e-4")
+    *parents, leaf = key.strip().split(".")
+    node = tree
+    for name in parents:
+        node = node.setdefault(name, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"--set {override!r}: {name} holds a value, not a section")
+    node[leaf] = yaml.load(text, Loader=_Loader)  # noqa: S506
+
+
+def _explain(fault: Any, root: type[BaseModel], where: str) -> str:
+    *parents, leaf = fault["loc"] or ("",)
+    name = ".".join(str(part) for part in (*parents, leaf))
+    if fault["type"] == "extra_forbidden":
+        return f"{where}: {name}: unknown key;{_suggestion(str(leaf), _keys_at(root, parents))}"
+    if fault["type"] == "missing":
+        return f"{where}: {name}: is required"
+    return f"{where}: {name}: {fault['input']!r} is refused: {fault['msg']}"
+
+
+def _suggestion(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f" did you mean {near[0]!r}?" if near else f" known: {', '.join(known)}"
+
+
+def _keys_at(root: type[BaseModel], parents: Sequence[int | str]) -> list[str]:
+    section: type[BaseModel] | None = root
+    for name in parents:
+        if section is not None and isinstance(name, str) and name in section.model_fields:
+            section = _section_of(section.model_fields[name].annotation)
+    return list(section.model_fields) if section is not None else []
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in (Union, UnionType, tuple, list, dict):
+        return next((found for argument in get_args(annotation) if (found := _section_of(argument))), None)
+    return None

@@ -1,0 +1,1 @@
+"""From files to arrays: video decoding, transforms, masks, poses and batches."""

@@ -1,0 +1,1 @@
+"""The tabletop arm, its tasks, and the protocol that other simulators meet."""
