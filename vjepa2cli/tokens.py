@@ -23,7 +23,7 @@ class TokenGrid:
 
     @classmethod
     def from_pixels(cls, frames: int, height: int, width: int, *, patch_size: int = 16, tubelet_size: int = 2) -> "TokenGrid":
-        """The grid of a clip of `frames` x `height` x `width` pixels; raises InputError where a side is not a whole number of patches."""
+        """The grid of a clip in pixels; raises InputError where a side is not a whole number of patches or tubelets."""
         for name, size, unit in (("frames", frames, tubelet_size), ("height", height, patch_size), ("width", width, patch_size)):
             if size < unit or size % unit:
                 raise InputError(f"{name}: {size} is not a positive multiple of {unit}; crop or resample the clip")
