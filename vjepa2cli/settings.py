@@ -245,9 +245,12 @@ class CemConfig(Section):
     initial_std: Annotated[float, Field(gt=0)] | None = None
     mean_smoothing: Fraction = 0.15
     std_smoothing: Fraction = 0.15
+    gripper_mean_smoothing: Fraction = 0.15
+    gripper_std_smoothing: Fraction = 0.15
     gripper_bound: Annotated[float, Field(ge=0)] = 0.75
     gripper_dead_zone: Annotated[float, Field(ge=0)] = 0.25
     plan_gripper: bool = True
+    precision: Literal["fp32", "bf16"] = "fp32"
 
 
 class ValidateConfig(StepConfig):
