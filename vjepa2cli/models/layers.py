@@ -1,0 +1,165 @@
+"""What every network here is made of: rotary positions, attention, blocks, and the released initialisation."""
+
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vjepa2cli.errors import InputError
+from vjepa2cli.tokens import TokenGrid
+
+RotaryVariant = Literal["tiled", "interleaved"]
+
+_ROTARY_BASE = 10000.0
+
+
+class Rotary(NamedTuple):
+    """Cosines and signed sines of every token's angles, [B or 1, 1, N, head_dim] float32."""
+
+    cos: Tensor
+    sin: Tensor
+
+
+def token_positions(ids: Tensor, grid: TokenGrid) -> Tensor:
+    """The (t, row, column) of flat token ids: [..., N] int64 -> [..., N, 3]."""
+    return torch.stack(grid.positions(ids), dim=-1)
+
+
+def rotary_table(positions: Tensor, head_dim: int, *, variant: RotaryVariant = "tiled") -> Rotary:
+    """Angles of 3-D rotary positions, computed once per forward in float32: positions [B, N, 3] -> Rotary.
+
+    Along a head the channels are [time | row | column | rest]: three segments of equal even width, the rest is not turned. A
+    segment of width 2m turns adjacent channels by position / 10000^(j/m), j = 0 .. m-1. V-JEPA 2 tiles the m angles over the 2m
+    channels, so the two channels of a pair turn by *different* angles: no rotation in the strict sense, and not invariant to
+    shifts, but what the released weights were trained with. V-JEPA 2.1 gives both channels of a pair the same angle.
+
+    Source: src/models/utils/modules.py and app/vjepa_2_1/models/utils/modules.py of facebookresearch/vjepa2.
+    """
+    num_angles = head_dim // 3 // 2
+    exponents = torch.arange(num_angles, dtype=torch.float32, device=positions.device) / max(num_angles, 1)
+    angles = positions.float().unsqueeze(-1) * _ROTARY_BASE**-exponents  # [B, N, 3, m]
+    angles = angles.repeat(1, 1, 1, 2) if variant == "tiled" else angles.repeat_interleave(2, dim=-1)  # [B, N, 3, 2m]
+    angles = F.pad(angles.flatten(2), (0, head_dim - 6 * num_angles)).unsqueeze(1)  # [B, 1, N, head_dim]
+    signs = torch.tensor([-1.0, 1.0], device=positions.device).repeat(head_dim // 2)
+    return Rotary(angles.cos(), angles.sin() * signs)
+
+
+def rotate(x: Tensor, rotary: Rotary) -> Tensor:
+    """Turn adjacent channels of `x` [B, heads, N, head_dim] by the angles of its tokens; in float32, whatever autocast says."""
+    swapped = x.reshape(*x.shape[:-1], -1, 2).flip(-1).reshape(x.shape)
+    turned: Tensor = x * rotary.cos + swapped * rotary.sin
+    return turned.to(x.dtype)
+
+
+class KeyValues:
+    """The keys and values that one block has computed for earlier tokens, [B, heads, N, head_dim] each."""
+
+    def __init__(self) -> None:
+        self._keys: Tensor | None = None
+        self._values: Tensor | None = None
+
+    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Append those of new tokens and return all of them, oldest first."""
+        if self._keys is not None and self._values is not None:
+            keys, values = torch.cat((self._keys, keys), dim=2), torch.cat((self._values, values), dim=2)
+        self._keys, self._values = keys, values
+        return keys, values
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention whose positions, if it has any, come as data."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(
+        self, x: Tensor, rotary: Rotary | None = None, mask: Tensor | None = None, past: KeyValues | None = None
+    ) -> Tensor:
+        """[B, N, D] -> [B, N, D]; `mask` [N, N_keys] is True where a token may look, `past` holds keys of tokens before these."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # [B, N, 3, heads, head_dim]
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        if rotary is not None:
+            q, k = rotate(q, rotary), rotate(k, rotary)
+        if past is not None:
+            k, v = past.extend(k, v)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        out: Tensor = self.proj(attended.transpose(1, 2).flatten(2))
+        return out
+
+
+class Mlp(nn.Module):
+    """Two linear maps with an exact GELU between them."""
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., D] -> [..., D]."""
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, *, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
+        self.attn = Attention(dim, num_heads)
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+
+    def forward(
+        self, x: Tensor, rotary: Rotary | None = None, mask: Tensor | None = None, past: KeyValues | None = None
+    ) -> Tensor:
+        """[B, N, D] -> [B, N, D]; see `Attention`."""
+        x = x + self.attn(self.norm1(x), rotary, mask, past)
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
+
+
+def run_block(block: nn.Module, x: Tensor, rotary: Rotary | None, mask: Tensor | None, *, checkpointing: bool) -> Tensor:
+    """`block(x, rotary, mask)`; with `checkpointing` its activations are computed again in the backward pass, not kept."""
+    recompute = checkpointing and torch.is_grad_enabled()
+    out: Tensor = checkpoint(block, x, rotary, mask, use_reentrant=False) if recompute else block(x, rotary, mask)
+    return out
+
+
+def check_heads(owner: str, embed_dim: int, num_heads: int) -> None:
+    """Raise InputError unless `embed_dim` splits into `num_heads` heads of even width."""
+    if num_heads < 1 or embed_dim % num_heads or (embed_dim // num_heads) % 2:
+        raise InputError(f"{owner}: num_heads: {embed_dim} channels do not split into {num_heads} heads of an even width")
+
+
+def initialise(module: nn.Module, blocks: Iterable[nn.Module], generator: torch.Generator | None) -> None:
+    """Draw the weights of `module` as the released code does; None stands for a generator seeded with 0.
+
+    Linear maps and convolutions: normal with standard deviation 0.02 cut at an absolute 2, biases zero. Then what block i = 1 ..
+    adds to the residual stream (attn.proj and mlp.fc2) is divided by sqrt(2 i). On the meta device there is nothing to draw.
+
+    Source: src/models/vision_transformer.py of facebookresearch/vjepa2.
+    """
+    generator = generator or torch.Generator().manual_seed(0)
+    for part in module.modules():
+        if isinstance(part, (nn.Linear, nn.Conv3d)) and not part.weight.is_meta:
+            nn.init.trunc_normal_(part.weight, std=0.02, generator=generator)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+    for index, block in enumerate(blocks, start=1):
+        if isinstance(block, Block):
+            rescale(block.attn.proj.weight, index)
+            rescale(block.mlp.fc2.weight, index)
+
+
+def rescale(weight: Tensor, index: int) -> None:
+    """Divide a weight in place by sqrt(2 index), so that the residual stream keeps its scale with depth."""
+    with torch.no_grad():
+        weight.div_((2.0 * index) ** 0.5)
