@@ -1,0 +1,224 @@
+"""Batches as a function of (seed, step): which clips, where they start, and how they are augmented."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from vjepa2cli.data.transforms import augment_clip, frame_transform
+from vjepa2cli.errors import InputError
+
+Pixels = npt.NDArray[np.uint8]
+_CACHE_BYTES = 2 << 30
+
+
+class ClipShape(Protocol):
+    """The numbers that say how a clip is cut; `settings.ClipConfig` has them."""
+
+    @property
+    def num_frames(self) -> int:
+        """Frames in a clip."""
+
+    @property
+    def fps(self) -> float | None:
+        """Frames a second to sample at, or None for every stored frame."""
+
+    @property
+    def crop(self) -> int:
+        """Side of the square crop in pixels."""
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Share of the frame's area that a random crop covers."""
+
+    @property
+    def aspect_ratio(self) -> tuple[float, float]:
+        """Width over height of a random crop."""
+
+    @property
+    def horizontal_flip(self) -> float:
+        """Probability of a mirror image."""
+
+    @property
+    def static_fraction(self) -> float:
+        """Share of the clips whose tubelets hold one frame twice, as world models encode single frames."""
+
+
+@dataclass(frozen=True)
+class ClipSource:
+    """One stored video as batches see it."""
+
+    key: str
+    num_frames: int
+    fps: float
+
+
+class FrameCache:
+    """Keeps recently used arrays within a fixed number of bytes, so that small sets are decoded once."""
+
+    def __init__(self, *, capacity: int = _CACHE_BYTES) -> None:
+        """Hold at most `capacity` bytes."""
+        self._capacity, self._held = capacity, 0
+        self._arrays: OrderedDict[Any, npt.NDArray[Any]] = OrderedDict()
+
+    def get(self, key: Any, read: Callable[[], npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """The array of `key`, read if it is not held."""
+        if key in self._arrays:
+            self._arrays.move_to_end(key)
+            return self._arrays[key]
+        array = read()
+        if array.nbytes <= self._capacity:
+            self._arrays[key] = array
+            self._held += array.nbytes
+        while self._held > self._capacity:
+            self._held -= self._arrays.popitem(last=False)[1].nbytes
+        return array
+
+
+def mix_seed(*parts: int) -> int:
+    """One 63-bit seed from several numbers, the same on every machine."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+
+
+def stride_of(source_fps: float, fps: float | None) -> int:
+    """Stored frames from one sampled frame to the next, at least one."""
+    return 1 if fps is None else max(1, round(source_fps / fps))
+
+
+class ClipBatches:
+    """Training clips drawn from stored videos, each video in proportion to the clips it holds."""
+
+    def __init__(
+        self,
+        sources: Sequence[ClipSource],
+        read: Callable[[str], Pixels],
+        *,
+        shape: ClipShape,
+        tubelet_size: int,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        """`read(key)` gives all frames of a video [F, Y, X, 3]; raises InputError where there is no video."""
+        if not sources:
+            raise InputError("the store holds no video to train on; ingest more, or lower val_fraction")
+        self._sources, self._read, self._shape = list(sources), read, shape
+        self._tubelet_size, self._batch_size, self._seed = tubelet_size, batch_size, seed
+        self._cache = FrameCache()
+        weights = np.array([max(1, source.num_frames - self._span(source) + 1) for source in self._sources], dtype=np.float64)
+        self._probabilities = weights / weights.sum()
+
+    def _span(self, source: ClipSource) -> int:
+        return (self._shape.num_frames - 1) * stride_of(source.fps, self._shape.fps) + 1
+
+    def batch(self, step: int, *, rows: range) -> Tensor:
+        """Rows of the global batch of `step`: float32 [len(rows), 3, F, crop, crop], normalised."""
+        return torch.from_numpy(np.stack([self._clip(step, row) for row in rows]))
+
+    def _clip(self, step: int, row: int) -> npt.NDArray[np.float32]:
+        rng = np.random.default_rng([self._seed, step, row])
+        source = self._sources[rng.choice(len(self._sources), p=self._probabilities)]
+        stride, span = stride_of(source.fps, self._shape.fps), self._span(source)
+        start = int(rng.integers(max(1, source.num_frames - span + 1)))
+        indices = np.minimum(start + stride * np.arange(self._shape.num_frames), source.num_frames - 1)
+        if row < round(self._shape.static_fraction * self._batch_size):
+            indices = np.repeat(indices[:: self._tubelet_size], self._tubelet_size)
+        frames = self._cache.get(source.key, lambda: self._read(source.key))[indices]
+        return np.asarray(
+            augment_clip(
+                frames,
+                rng,
+                crop=self._shape.crop,
+                scale=self._shape.scale,
+                aspect_ratio=self._shape.aspect_ratio,
+                flip=self._shape.horizontal_flip,
+            )
+        )
+
+
+def fixed_clips(sources: Sequence[ClipSource], read: Callable[[str], Pixels], *, shape: ClipShape, count: int) -> Tensor:
+    """`count` clips for evaluation, always the same: float32 [count, 3, F, crop, crop], from the middle of evenly spread videos."""
+    chosen = [sources[index * len(sources) // count] for index in range(count)]
+    clips = []
+    for source in chosen:
+        stride = stride_of(source.fps, shape.fps)
+        start = max(0, (source.num_frames - (shape.num_frames - 1) * stride - 1) // 2)
+        indices = np.minimum(start + stride * np.arange(shape.num_frames), source.num_frames - 1)
+        clips.append(torch.as_tensor(frame_transform(read(source.key)[indices], crop=shape.crop)).transpose(0, 1))
+    return torch.stack(clips)
+
+
+class LatentSource(Protocol):
+    """What windows are cut from; `artifacts.latent_store.LatentStore` is one."""
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """Steps in each episode."""
+
+    def tokens(self, index: int, start: int = 0, stop: int | None = None) -> npt.NDArray[np.float32]:
+        """Latents of an episode, [T, H*W, D]."""
+
+    def states(self, index: int) -> npt.NDArray[np.float32]:
+        """States of an episode, [T, S]."""
+
+    def actions(self, index: int) -> npt.NDArray[np.float32]:
+        """Actions of an episode, [T-1, A]."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Pieces of trajectories: `latents` [B, T, H*W, D], `states` [B, T, S], `actions` [B, T-1, A], all float32."""
+
+    latents: Tensor
+    states: Tensor
+    actions: Tensor
+
+    def to(self, device: torch.device) -> "Windows":
+        """The same on another device."""
+        return Windows(self.latents.to(device), self.states.to(device), self.actions.to(device))
+
+
+class WindowBatches:
+    """Windows of `num_frames` steps, each possible start in an episode equally likely."""
+
+    def __init__(self, store: LatentSource, episodes: Sequence[int], *, num_frames: int, seed: int) -> None:
+        """Raises InputError where no episode is long enough."""
+        self._store, self._num_frames, self._seed = store, num_frames, seed
+        self._episodes = [index for index in episodes if store.lengths[index] >= num_frames]
+        if not self._episodes:
+            raise InputError(
+                f"no episode has {num_frames} steps, the length of a training window; lower num_frames or record longer ones"
+            )
+        starts = np.array([store.lengths[index] - num_frames + 1 for index in self._episodes])
+        self._ends = np.cumsum(starts)
+        self._cache = FrameCache()
+
+    @property
+    def count(self) -> int:
+        """How many different windows there are."""
+        return int(self._ends[-1])
+
+    def batch(self, step: int, *, rows: range) -> Windows:
+        """Rows of the global batch of `step`."""
+        return self.windows([int(np.random.default_rng([self._seed, step, row]).integers(self.count)) for row in rows])
+
+    def spread(self, count: int) -> Windows:
+        """At most `count` windows, always the same, evenly spread over the episodes."""
+        count = min(count, self.count)
+        return self.windows([number * self.count // count for number in range(count)])
+
+    def windows(self, numbers: Sequence[int]) -> Windows:
+        """Windows by number in [0, count)."""
+        cut = [self._cut(number) for number in numbers]
+        return Windows(*(torch.from_numpy(np.stack(parts)) for parts in zip(*cut, strict=True)))
+
+    def _cut(self, number: int) -> tuple[npt.NDArray[np.float32], ...]:
+        place = int(np.searchsorted(self._ends, number, side="right"))
+        index, start = self._episodes[place], number - (int(self._ends[place - 1]) if place else 0)
+        stop = start + self._num_frames
+        tokens = self._cache.get(index, lambda: self._store.tokens(index))[start:stop]
+        return tokens, self._store.states(index)[start:stop], self._store.actions(index)[start : stop - 1]

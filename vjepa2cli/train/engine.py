@@ -1,0 +1,185 @@
+"""All of DeepSpeed: the process group, the engine around a module, and its checkpoints.
+
+On a CPU two switches keep DeepSpeed from compiling anything at start: its shared-memory operator is declared absent before the
+process group starts, and the optimizer is torch's own AdamW.
+"""
+
+import logging
+import os
+import socket
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vjepa2cli.errors import DependencyError, TrainingError
+from vjepa2cli.settings import OptimizerConfig
+
+_TAG = "state"
+
+
+def choose_device(name: str) -> torch.device:
+    """Turn `auto`, `cpu`, `cuda` or `cuda:N` into a device; raises DependencyError where CUDA is asked for and absent."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise DependencyError(
+            f"--device {name}: torch {torch.__version__} sees no CUDA device; use --device cpu, or install a CUDA build"
+        )
+    if name == "cuda":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    return torch.device(name)
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """The autocast context of a precision: bf16, or fp32 for none."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def _import_deepspeed(device: torch.device) -> Any:
+    if device.type == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import deepspeed
+        import deepspeed.ops
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    if device.type == "cpu":
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+def _name_ranks() -> None:
+    """Set the five variables of a process group: from srun where it launched us, to a group of one where nobody did."""
+    if "RANK" in os.environ:
+        return
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        os.environ |= {
+            "RANK": os.environ["SLURM_PROCID"],
+            "WORLD_SIZE": os.environ["SLURM_STEP_NUM_TASKS"],
+            "LOCAL_RANK": os.environ["SLURM_LOCALID"],
+        }
+        missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+        if missing:
+            raise TrainingError(
+                f"srun started {os.environ['WORLD_SIZE']} tasks but {' and '.join(missing)} is not set; export it, or use torchrun"
+            )
+        return
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+
+
+def start_process_group(device: torch.device) -> tuple[int, int]:
+    """Join the process group and return (rank, world size); a refused group is an error, never a silent group of one."""
+    deepspeed = _import_deepspeed(device)
+    if not torch.distributed.is_initialized():
+        _name_ranks()
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                deepspeed.init_distributed(dist_backend=backend, verbose=False, auto_mpi_discovery=False)
+        except (RuntimeError, ValueError) as error:
+            place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+            raise TrainingError(f"the process group at {place} was refused: {str(error).splitlines()[0]}") from None
+    rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    if world_size != int(os.environ.get("WORLD_SIZE", world_size)):
+        raise TrainingError(f"the process group has {world_size} members but WORLD_SIZE says {os.environ['WORLD_SIZE']}")
+    return rank, world_size
+
+
+class Engine:
+    """A module under DeepSpeed: `update` makes one optimizer step, `save` and `load` keep its whole state."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        groups: Iterable[dict[str, Any]],
+        *,
+        optimizer: OptimizerConfig,
+        zero_stage: int,
+        rows: int,
+        device: torch.device,
+    ) -> None:
+        """Wrap `module`; each group has `params`, `peak_lr` and `weight_decay`; `rows` is the batch of one process."""
+        self.device = device
+        self.rank, self.world_size = start_process_group(device)
+        adamw = torch.optim.AdamW(
+            [group | {"lr": group["peak_lr"]} for group in groups], lr=optimizer.lr, betas=optimizer.betas, eps=optimizer.eps
+        )
+        settings = {
+            "train_micro_batch_size_per_gpu": rows,
+            "gradient_accumulation_steps": 1,
+            "gradient_clipping": optimizer.gradient_clipping,
+            "zero_optimization": {"stage": zero_stage},
+            "zero_allow_untested_optimizer": True,
+            "steps_per_print": 10**9,
+        }
+        with _quiet():
+            self._engine, *_ = _import_deepspeed(device).initialize(model=module.to(device), optimizer=adamw, config=settings)
+
+    def set_learning_rate(self, factor: float) -> None:
+        """Give every group `factor` times its peak rate."""
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = factor * group["peak_lr"]
+
+    def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Forward pass: the loss and what else the module reports, each a scalar."""
+        result: tuple[Tensor, dict[str, Tensor]] = self._engine(batch)
+        return result
+
+    def update(self, loss: Tensor) -> None:
+        """Backward pass and optimizer step."""
+        with _quiet():
+            self._engine.backward(loss)
+            self._engine.step()
+
+    def mean(self, values: dict[str, Tensor]) -> dict[str, float]:
+        """Means of scalars over all processes."""
+        stacked = torch.stack([value.detach().float().reshape(()) for value in values.values()])
+        if self.world_size > 1:
+            torch.distributed.all_reduce(stacked)
+            stacked /= self.world_size
+        return dict(zip(values, stacked.tolist(), strict=True))
+
+    def barrier(self) -> None:
+        """Wait for every process."""
+        if self.world_size > 1:
+            torch.distributed.barrier()
+
+    def save(self, folder: Path) -> None:
+        """Write the whole state into `folder`, which appears only when every process has written its part."""
+        partial = folder.with_name(f".{folder.name}.partial")
+        with _quiet():
+            self._engine.save_checkpoint(str(partial), tag=_TAG, save_latest=False)
+        self.barrier()
+        if self.rank == 0:
+            partial.rename(folder)
+        self.barrier()
+
+    def load(self, folder: Path) -> None:
+        """Read the whole state; raises TrainingError where the checkpoint does not fit this run."""
+        try:
+            with _quiet():
+                path, _ = self._engine.load_checkpoint(str(folder), tag=_TAG)
+        except (RuntimeError, AssertionError, ValueError, OSError) as error:
+            raise TrainingError(
+                f"{folder}: cannot be resumed: {str(error).splitlines()[0]}; remove it to resume from an earlier one"
+            ) from None
+        if path is None:
+            raise TrainingError(f"{folder}: holds no checkpoint; remove it to resume from an earlier one")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep DeepSpeed's and torch's deprecation warnings to themselves; errors still come through."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,234 @@
+"""V-JEPA 2 pretraining: predict the features of masked tubelets against an EMA target encoder.
+
+Source: Assran et al. 2025 (arXiv:2506.09985), section 2; app/vjepa/train.py of facebookresearch/vjepa2.
+"""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vjepa2cli import config as configs
+from vjepa2cli.artifacts.model_dir import save_model
+from vjepa2cli.artifacts.provenance import provenance
+from vjepa2cli.artifacts.reports import write_report
+from vjepa2cli.artifacts.video_store import VideoStore
+from vjepa2cli.data.batches import ClipBatches, ClipSource, fixed_clips, mix_seed
+from vjepa2cli.data.masking import MaskIds, sample_masks
+from vjepa2cli.errors import ConfigError
+from vjepa2cli.models.encoder import Encoder, EncoderSpec
+from vjepa2cli.models.predictor import Predictor, PredictorSpec
+from vjepa2cli.models.weights import state_digest, to_transformers
+from vjepa2cli.progress import SILENT, Progress
+from vjepa2cli.registry import SIZES
+from vjepa2cli.settings import PretrainConfig
+from vjepa2cli.tokens import TokenGrid
+from vjepa2cli.train.engine import Engine, autocast, choose_device, start_process_group
+from vjepa2cli.train.health import content_rank, feature_std
+from vjepa2cli.train.loop import decay_groups, fit
+from vjepa2cli.train.run_directory import RunDirectory
+from vjepa2cli.train.schedules import ema_momentum
+
+_EVALUATION_CLIPS = 32
+_EVALUATION_STEP = 2**40
+
+
+class PretrainModule(nn.Module):
+    """Context encoder, predictor and EMA target encoder; calling it gives the loss of a batch."""
+
+    def __init__(self, encoder: Encoder, predictor: Predictor, *, context_loss_weight: float, precision: str) -> None:
+        """The target encoder starts as a copy of the encoder and receives no gradient."""
+        super().__init__()
+        self.encoder, self.predictor = encoder, predictor
+        self.target_encoder = copy.deepcopy(encoder).requires_grad_(False)
+        self._context_loss_weight, self._precision = context_loss_weight, precision
+
+    def forward(self, batch: tuple[Tensor, Sequence[MaskIds]]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of clips [B, 3, F, Y, X] under each family of masks."""
+        clip, masks = batch
+        with autocast(self._precision, clip.device):
+            target = self.target_features(clip)
+            losses = [self._mask_loss(clip, target, ids, index) for index, ids in enumerate(masks)]
+        target_loss = torch.stack([loss for loss, _ in losses]).mean()
+        context_loss = torch.stack([loss for _, loss in losses]).mean()
+        return target_loss + self._context_loss_weight * context_loss, {"target_loss": target_loss, "context_loss": context_loss}
+
+    @torch.no_grad()
+    def target_features(self, clip: Tensor) -> Tensor:
+        """What is predicted: the target encoder's tokens, layer-normed once more without an affine map, [B, N, D] float32."""
+        tokens = self.target_encoder(clip).float()
+        return F.layer_norm(tokens, tokens.shape[-1:])
+
+    def _mask_loss(self, clip: Tensor, target: Tensor, ids: MaskIds, index: int) -> tuple[Tensor, Tensor]:
+        grid = self.encoder.grid(clip)
+        context = self.encoder(clip, ids.context_ids)
+        predicted, restored = self.predictor(
+            context,
+            ids.context_ids,
+            ids.target_ids,
+            grid=grid,
+            mask_index=index % self.predictor.spec.num_mask_tokens,
+            return_context=True,
+        )
+        target_loss = (predicted.float() - _gather(target, ids.target_ids)).abs().mean()
+        if not self._context_loss_weight:
+            return target_loss, torch.zeros_like(target_loss)
+        return target_loss, (restored.float() - _gather(target, ids.context_ids)).abs().mean()
+
+    @torch.no_grad()
+    def update_target(self, momentum: float) -> None:
+        """Move the target encoder toward the encoder: target = momentum * target + (1 - momentum) * encoder, in float32."""
+        torch._foreach_lerp_(list(self.target_encoder.parameters()), list(self.encoder.parameters()), 1 - momentum)
+
+
+def _gather(tokens: Tensor, ids: Tensor) -> Tensor:
+    return tokens.gather(1, ids[..., None].expand(-1, -1, tokens.shape[-1]))
+
+
+def encoder_spec(config: PretrainConfig) -> EncoderSpec:
+    """The encoder that a config describes; a named size takes its numbers from the registry."""
+    chosen = config.encoder
+    size = chosen if chosen.size == "custom" else SIZES[chosen.size]
+    return EncoderSpec(
+        embed_dim=size.embed_dim,
+        depth=size.depth,
+        num_heads=size.num_heads,
+        mlp_ratio=size.mlp_ratio,
+        patch_size=chosen.patch_size,
+        tubelet_size=chosen.tubelet_size,
+        crop=config.clip.crop,
+        num_frames=config.clip.num_frames,
+    )
+
+
+class PretrainTask:
+    """The pretraining Task of the one training loop."""
+
+    def __init__(self, store: VideoStore, config: PretrainConfig, *, device: torch.device, rank: int, world_size: int) -> None:
+        """Raises ConfigError where the batch does not divide over the processes."""
+        if config.batch_size % world_size:
+            raise ConfigError(f"batch_size: {config.batch_size} does not divide over {world_size} processes; choose a multiple")
+        self._config, self._device = config, device
+        share = config.batch_size // world_size
+        self._rows = range(rank * share, (rank + 1) * share)
+        spec = encoder_spec(config)
+        self._grid = TokenGrid.from_pixels(
+            config.clip.num_frames, config.clip.crop, config.clip.crop, patch_size=spec.patch_size, tubelet_size=spec.tubelet_size
+        )
+        generator = torch.Generator().manual_seed(config.seed)
+        encoder = Encoder(spec, generator=generator)
+        encoder.activation_checkpointing = config.encoder.activation_checkpointing
+        chosen = config.predictor
+        predictor = Predictor(
+            PredictorSpec(
+                encoder_dim=spec.embed_dim,
+                embed_dim=chosen.embed_dim,
+                depth=chosen.depth,
+                num_heads=chosen.num_heads,
+                mlp_ratio=chosen.mlp_ratio,
+                num_mask_tokens=chosen.num_mask_tokens,
+            ),
+            generator=generator,
+        )
+        self.module = PretrainModule(
+            encoder, predictor, context_loss_weight=config.context_loss_weight, precision=config.precision
+        ).to(device)
+        train, held_out = (_sources(store, split) for split in ("train", "val"))
+        self._batches = ClipBatches(
+            train, store.frames, shape=config.clip, tubelet_size=spec.tubelet_size, batch_size=config.batch_size, seed=config.seed
+        )
+        self._evaluation = fixed_clips(held_out or train, store.frames, shape=config.clip, count=_EVALUATION_CLIPS)
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Encoder and predictor, matrices with weight decay and the rest without."""
+        optimizer = self._config.optimizer
+        return decay_groups(self.module, peak_lr=optimizer.lr, weight_decay=optimizer.weight_decay)
+
+    def _masks(self, step: int, count: int, rows: range) -> list[MaskIds]:
+        drawn = []
+        for family, shape in enumerate(self._config.masks):
+            generator = torch.Generator().manual_seed(mix_seed(self._config.seed, step, family))
+            ids = sample_masks(count, self._grid, shape=shape, generator=generator)
+            chosen = slice(rows.start, rows.stop)
+            drawn.append(MaskIds(ids.context_ids[chosen].to(self._device), ids.target_ids[chosen].to(self._device)))
+        return drawn
+
+    def batch(self, step: int) -> tuple[Tensor, list[MaskIds]]:
+        """Clips and one set of masks a family; masks are drawn for the whole batch, so the number of processes changes nothing."""
+        clip = self._batches.batch(step, rows=self._rows).to(self._device)
+        return clip, self._masks(step, self._config.batch_size, self._rows)
+
+    def after_step(self, step: int) -> None:
+        """Update the target encoder."""
+        self.module.update_target(ema_momentum(step, total=self._config.steps, ema=self._config.ema))
+
+    @torch.no_grad()
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Loss under fixed masks, and rank and spread of the target features, on fixed held-out clips; `step` plays no part."""
+        losses, features = [], []
+        for part in self._evaluation.split(8):
+            clip = part.to(self._device)
+            loss, _ = self.module((clip, self._masks(_EVALUATION_STEP, len(part), range(len(part)))))
+            losses.append(float(loss) * len(part))
+            features.append(self.module.target_features(clip).cpu())
+        tokens = torch.cat(features)
+        return {"loss": sum(losses) / len(tokens), "rank": content_rank(tokens), "std": feature_std(tokens)}
+
+
+def _sources(store: VideoStore, split: str) -> list[ClipSource]:
+    return [ClipSource(entry.key, entry.num_frames, entry.fps) for entry in store.entries if entry.split == split]
+
+
+def pretrain(store: Path, run_dir: Path, *, config: PretrainConfig, device: str = "auto", progress: Progress = SILENT) -> Path:
+    """Pretrain an encoder on a video store and return the run's report; a killed run goes on where its last checkpoint is.
+
+    Raises ArtifactError for an incomplete store, ConfigError for a run directory of another config, TrainingError for a loss
+    that is not finite.
+    """
+    chosen = choose_device(device)
+    videos = VideoStore.open(store)
+    rank, world_size = start_process_group(chosen)
+    origin = provenance("pretrain", config, inputs={"videos": videos.digest}, seed=config.seed)
+    run = RunDirectory(run_dir, config=config, provenance=origin, leader=rank == 0)
+    task = PretrainTask(videos, config, device=chosen, rank=rank, world_size=world_size)
+    engine = Engine(
+        task.module,
+        task.param_groups(),
+        optimizer=config.optimizer,
+        zero_stage=config.zero_stage,
+        rows=config.batch_size // world_size,
+        device=chosen,
+    )
+    seconds = fit(task, run, engine=engine, config=config, progress=progress, description="pretrain")
+    if rank == 0:
+        _publish(task.module, run, config=config, origin=origin, seconds=seconds)
+    engine.barrier()
+    run.close()
+    return run_dir / "report.json"
+
+
+def _publish(
+    module: PretrainModule, run: RunDirectory, *, config: PretrainConfig, origin: dict[str, Any], seconds: float
+) -> None:
+    """Write the shareable model (the EMA encoder and the predictor), then the report, last."""
+    tree, tensors = to_transformers(module.target_encoder, module.predictor)
+    about = tree["vjepa2cli"] | {
+        "trained_steps": config.steps,
+        "provenance": origin,
+        "digest": state_digest(module.target_encoder),
+    }
+    save_model(run.path / "model", tree | {"vjepa2cli": about}, tensors)
+    evaluations = run.evaluations()
+    final = evaluations[-1]
+    body = {
+        "steps": config.steps,
+        "encoder": about["spec"] | {"digest": about["digest"]},
+        "final": {"loss": final["loss"], "rank": final["rank"], "rank_initial": evaluations[0]["rank"], "std": final["std"]},
+        "evaluations": evaluations,
+        "config": configs.to_tree(config),
+    }
+    write_report(run.path / "report.json", "pretrain", body, provenance=origin, timing={"seconds": round(seconds, 1)})
