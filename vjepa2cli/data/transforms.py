@@ -1,0 +1,116 @@
+"""From decoded frames to what a network reads: normalised float32, channels first, at the crop of the model."""
+
+import math
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from vjepa2cli.data.video import Clip, resize
+from vjepa2cli.errors import VideoError
+
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+
+_WIDE_ASPECT = 1.35
+_CROP_TRIES = 10
+
+Box = tuple[int, int, int, int]
+
+
+def preprocess(clip: Clip, *, crop: int = 256) -> torch.Tensor:
+    """The released evaluation transform: shorter side to int(crop * 256 / 224), centre crop, ImageNet statistics.
+
+    Returns float32 [3, F, crop, crop]. Bilinear without averaging, as released, also where it shrinks.
+    Source: facebookresearch/vjepa2, evals/video_classification_frozen/utils.py and src/datasets/utils/video/transforms.py.
+    """
+    height, width = clip.pixels.shape[1:3]
+    short = int(crop * 256 / 224)
+    if min(height, width) == short:
+        size = (height, width)
+    elif width < height:
+        size = (int(short * height / width), short)
+    else:
+        size = (short, int(short * width / height))
+    pixels = resize(clip.pixels, size, method="bilinear")
+    # Python's round, to even, as in the released centre crop.
+    top, left = round((size[0] - crop) / 2), round((size[1] - crop) / 2)
+    return _normalised(pixels, (top, left, crop, crop), crop).transpose(0, 1)
+
+
+def frame_transform(frames: NDArray[np.uint8], *, crop: int, geometry: Literal["centre", "wide"] = "centre") -> torch.Tensor:
+    """The world model's transform of frames uint8 [T, Y, X, 3], each alone: float32 [T, 3, crop, crop].
+
+    "centre" is the central square; "wide" is the released V-JEPA 2-AC geometry, the central region of aspect 1.35 squashed
+    to a square. Bilinear without averaging. Source: facebookresearch/vjepa2, app/vjepa_droid/transforms.py.
+    """
+    _check(frames)
+    height, width = frames.shape[1:3]
+    if geometry == "centre":
+        side = min(height, width)
+        box = ((height - side) // 2, (width - side) // 2, side, side)
+    else:
+        box = _fallback_box(height, width, (0.75, _WIDE_ASPECT))
+    return _normalised(frames, box, crop)
+
+
+def augment_clip(
+    frames: NDArray[np.uint8],
+    rng: np.random.Generator,
+    *,
+    crop: int,
+    scale: tuple[float, float],
+    aspect_ratio: tuple[float, float],
+    flip: float,
+) -> torch.Tensor:
+    """Random resized crop and horizontal flip, the same for all frames uint8 [F, Y, X, 3]: float32 [3, F, crop, crop].
+
+    `scale` is the share of the area, `aspect_ratio` width over height, `flip` a probability; `rng` decides everything.
+    Source: facebookresearch/vjepa2, src/datasets/utils/video/transforms.py, random_resized_crop.
+    """
+    _check(frames)
+    box = _random_box(frames.shape[1], frames.shape[2], rng, scale, aspect_ratio)
+    clip = _normalised(frames, box, crop).transpose(0, 1)
+    return clip.flip(-1) if rng.random() < flip else clip
+
+
+def _check(frames: NDArray[np.uint8]) -> None:
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
+        raise VideoError(f"frames: {frames.dtype} {list(frames.shape)} is not uint8 [F, Y, X, 3]")
+
+
+def _normalised(frames: NDArray[np.uint8], box: Box, crop: int) -> torch.Tensor:
+    """Cut (top, left, height, width) out of uint8 [F, Y, X, 3], resize to `crop`, normalise: float32 [F, 3, crop, crop]."""
+    top, left, height, width = box
+    cut = np.ascontiguousarray(frames[:, top : top + height, left : left + width])
+    x = torch.from_numpy(cut).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)  # [F, 3, Y, X]
+    if x.shape[-2:] != (crop, crop):
+        x = functional.interpolate(x, size=(crop, crop), mode="bilinear", align_corners=False)
+    mean = torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1)
+    std = torch.tensor(IMAGE_STD).view(1, 3, 1, 1)
+    return (x - mean * 255) / (std * 255)
+
+
+def _random_box(
+    height: int, width: int, rng: np.random.Generator, scale: tuple[float, float], aspect_ratio: tuple[float, float]
+) -> Box:
+    low, high = math.log(aspect_ratio[0]), math.log(aspect_ratio[1])
+    for _ in range(_CROP_TRIES):
+        area = rng.uniform(*scale) * height * width
+        aspect = math.exp(rng.uniform(low, high))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+    return _fallback_box(height, width, aspect_ratio)
+
+
+def _fallback_box(height: int, width: int, aspect_ratio: tuple[float, float]) -> Box:
+    """The largest central region whose aspect lies in the range."""
+    h, w = height, width
+    if width / height < aspect_ratio[0]:
+        h = min(height, round(width / aspect_ratio[0]))
+    elif width / height > aspect_ratio[1]:
+        w = min(width, round(height * aspect_ratio[1]))
+    return (height - h) // 2, (width - w) // 2, h, w
