@@ -141,7 +141,7 @@ class ClipBatches:
 
 
 def fixed_clips(sources: Sequence[ClipSource], read: Callable[[str], Pixels], *, shape: ClipShape, count: int) -> Tensor:
-    """`count` clips for evaluation, always the same: float32 [count, 3, F, crop, crop], from the middle of evenly spread videos."""
+    """The middles of `count` evenly spread videos, always the same: float32 [count, 3, F, crop, crop]."""
     chosen = [sources[index * len(sources) // count] for index in range(count)]
     clips = []
     for source in chosen:

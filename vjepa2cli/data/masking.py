@@ -89,8 +89,8 @@ def _draw_kept(grid: TokenGrid, block: tuple[int, int, int], shape: BlockShape, 
         if kept.any() and not kept.all():
             return kept.flatten()
     raise ConfigError(
-        f"masks: {shape.num_blocks} blocks of {block[1]}x{block[2]} patches leave nothing of a {grid.h}x{grid.w} frame to see, or "
-        "nothing to predict; lower masks.spatial_scale or masks.num_blocks, or use a larger crop"
+        f"masks: {shape.num_blocks} blocks of {block[1]}x{block[2]} patches leave nothing of a {grid.h}x{grid.w} frame to see, "
+        "or nothing to predict; lower masks.spatial_scale or masks.num_blocks, or use a larger crop"
     )
 
 

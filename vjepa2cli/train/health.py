@@ -31,6 +31,6 @@ def require_finite(loss: float, *, step: int) -> None:
     """Raise TrainingError before the update where a loss is not finite; the last checkpoint stays good."""
     if loss != loss or loss in (float("inf"), float("-inf")):
         raise TrainingError(
-            f"step {step}: the loss is {loss}; the last checkpoint is untouched. Lower optimizer.lr, lengthen schedule.warmup_steps, "
-            "or set precision: fp32"
+            f"step {step}: the loss is {loss}; the last checkpoint is untouched. Lower optimizer.lr, lengthen "
+            "schedule.warmup_steps, or set precision: fp32"
         )

@@ -134,7 +134,7 @@ def _derangement(count: int) -> Tensor:
 
 
 def ac_predictor_spec(store: LatentStore, episodes: list[int], config: PosttrainConfig) -> AcPredictorSpec:
-    """The predictor for a latent store; where asked, actions and states are standardised by the training episodes' own statistics."""
+    """The predictor for a latent store; where asked, its inputs are standardised by the training episodes' own statistics."""
     actions = np.concatenate([store.actions(index) for index in episodes]).astype(np.float64)
     states = np.concatenate([store.states(index) for index in episodes]).astype(np.float64)
     chosen, (_, height, width) = config.predictor, store.grid

@@ -158,7 +158,7 @@ class PretrainTask:
         return drawn
 
     def batch(self, step: int) -> tuple[Tensor, list[MaskIds]]:
-        """Clips and one set of masks a family; masks are drawn for the whole batch, so the number of processes changes nothing."""
+        """Clips and one set of masks a family; drawn for the whole batch, so the number of processes changes nothing."""
         clip = self._batches.batch(step, rows=self._rows).to(self._device)
         return clip, self._masks(step, self._config.batch_size, self._rows)
 

@@ -24,7 +24,8 @@ class RunDirectory:
     def __init__(self, path: Path, *, config: TrainingConfig, provenance: dict[str, Any], leader: bool) -> None:
         """Create or reopen the directory; only the `leader` (rank 0) writes.
 
-        Raises ConfigError where the run was started with another config or other inputs, and TrainingError where another process holds it.
+        Raises ConfigError where the run was started with another config or other inputs, TrainingError where another process
+        holds it.
         """
         self.path, self._leader = path, leader
         self._lease: IO[str] | None = None

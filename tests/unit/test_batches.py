@@ -1,0 +1,77 @@
+"""Batches are functions of (seed, step), whatever is cached and however many processes share them."""
+
+import numpy as np
+import pytest
+import torch
+
+from vjepa2cli.data.batches import ClipBatches, ClipSource, FrameCache, WindowBatches, stride_of
+from vjepa2cli.errors import InputError
+from vjepa2cli.settings import ClipConfig
+
+SHAPE = ClipConfig(num_frames=4, fps=4.0, crop=32)
+SOURCES = [ClipSource("a", 30, 8.0), ClipSource("b", 3, 4.0)]
+
+
+def _frames(key: str) -> np.ndarray:
+    count = {"a": 30, "b": 3}[key]
+    return np.random.default_rng(len(key)).integers(0, 255, (count, 40, 48, 3), dtype=np.uint8)
+
+
+def _batches(**changes: object) -> ClipBatches:
+    shape = SHAPE.model_copy(update=changes)
+    return ClipBatches(SOURCES, _frames, shape=shape, tubelet_size=2, batch_size=6, seed=1)
+
+
+def test_two_processes_share_what_one_would_draw() -> None:
+    whole = _batches().batch(7, rows=range(6))
+    halves = torch.cat([_batches().batch(7, rows=range(3)), _batches().batch(7, rows=range(3, 6))])
+    assert torch.equal(whole, halves)
+    assert not torch.equal(whole, _batches().batch(8, rows=range(6)))
+
+
+def test_a_static_clip_shows_each_frame_for_a_whole_tubelet() -> None:
+    clips = _batches(static_fraction=0.5).batch(0, rows=range(6))
+    assert torch.equal(clips[:3, :, 0::2], clips[:3, :, 1::2])
+    assert not torch.equal(clips[3:, :, 0::2], clips[3:, :, 1::2])
+
+
+def test_a_stride_follows_time_and_is_never_zero() -> None:
+    assert [stride_of(30.0, 4.0), stride_of(3.0, 4.0), stride_of(25.0, None)] == [8, 1, 1]
+
+
+def test_a_cache_forgets_the_oldest_and_stays_within_its_bytes() -> None:
+    cache, reads = FrameCache(capacity=200), []
+
+    def get(key: int) -> np.ndarray:
+        return cache.get(key, lambda: (reads.append(key), np.full(100, key, dtype=np.uint8))[1])
+
+    for key in (1, 2, 1, 3, 1, 2):
+        assert int(get(key)[0]) == key
+    assert reads == [1, 2, 3, 2]
+
+
+class _Latents:
+    lengths = (5, 2, 8)
+
+    def tokens(self, index: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        return (100 * index + np.arange(self.lengths[index], dtype=np.float32))[start:stop, None, None]
+
+    def states(self, index: int) -> np.ndarray:
+        return self.tokens(index)[:, 0]
+
+    def actions(self, index: int) -> np.ndarray:
+        return self.tokens(index)[:-1, 0]
+
+
+def test_windows_cover_every_start_once_and_never_cross_episodes() -> None:
+    batches = WindowBatches(_Latents(), [0, 1, 2], num_frames=4, seed=0)
+    windows = batches.windows(range(batches.count))
+    starts = windows.latents[:, 0, 0, 0].tolist()
+    assert starts == [0, 1, 200, 201, 202, 203, 204]
+    assert torch.equal(windows.latents[:, :, 0, 0], torch.tensor(starts)[:, None] + torch.arange(4))
+    assert torch.equal(windows.latents[:, :3, 0], windows.actions)
+
+
+def test_episodes_that_are_all_too_short_are_refused() -> None:
+    with pytest.raises(InputError, match="num_frames"):
+        WindowBatches(_Latents(), [1], num_frames=4, seed=0)
