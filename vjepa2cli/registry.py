@@ -1,0 +1,167 @@
+"""Model sizes and released checkpoints: plain data.
+
+Source: README.md and src/hub/backbones.py of facebookresearch/vjepa2; parameter counts were measured on the released code.
+"""
+
+import difflib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from vjepa2cli.errors import WeightsError
+
+Family = Literal["2", "2-ac", "2.1", "probe"]
+
+_BASE_URL = "https://dl.fbaipublicfiles.com/vjepa2/"
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """The shape of an encoder."""
+
+    embed_dim: int
+    depth: int
+    num_heads: int
+    mlp_ratio: float = 4.0
+
+
+SIZES: dict[str, ModelSize] = {
+    "tiny": ModelSize(192, 12, 3),
+    "small": ModelSize(384, 12, 6),
+    "base": ModelSize(768, 12, 12),
+    "large": ModelSize(1024, 24, 16),
+    "huge": ModelSize(1280, 32, 16),
+    # ViT-g as released has 22 heads; the constructor of that name in the released code has 16 and was never released.
+    "giant": ModelSize(1408, 40, 22, 48 / 11),
+    # The ratio of V-JEPA 2.1; the older code misspelt the argument and built this size with a ratio of 4.
+    "gigantic": ModelSize(1664, 48, 26, 64 / 13),
+}
+
+
+@dataclass(frozen=True)
+class ReleasedPredictor:
+    """The predictor that a released file holds, and how many parameters it has."""
+
+    embed_dim: int
+    depth: int
+    num_heads: int
+    parameters: int
+    num_mask_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class ReleasedProbe:
+    """The attentive probe that a released file holds; Epic-Kitchens probes have three heads, so no one number of classes."""
+
+    dataset: str
+    num_classes: int | None
+    depth: int = 4
+    num_heads: int = 16
+
+
+@dataclass(frozen=True)
+class ReleasedModel:
+    """One released file. crop in pixels, frames a clip; `checkpoint_key` names the encoder that the file is loaded by.
+
+    encoder_parameters counts the encoder alone (for a probe, which holds no encoder: that of the encoder it reads).
+    """
+
+    name: str
+    url: str
+    family: Family
+    size: str
+    crop: int
+    frames: int
+    checkpoint_key: str
+    encoder_parameters: int
+    predictor: ReleasedPredictor | None = None
+    probe: ReleasedProbe | None = None
+
+    @property
+    def file_name(self) -> str:
+        """The last part of the URL."""
+        return self.url.rpartition("/")[2]
+
+
+_LARGE, _HUGE, _GIANT = 303_885_312, 631_648_000, 1_012_173_952
+
+
+def _encoder(name: str, file: str, size: str, crop: int, parameters: int, predictor_parameters: int) -> ReleasedModel:
+    predictor = ReleasedPredictor(384, 12, 12, predictor_parameters, num_mask_tokens=10)
+    return ReleasedModel(name, _BASE_URL + file, "2", size, crop, 64, "target_encoder", parameters, predictor)
+
+
+def _encoder_2_1(
+    name: str, file: str, size: str, key: str, parameters: int, predictor_depth: int, predictor_parameters: int
+) -> ReleasedModel:
+    predictor = ReleasedPredictor(384, predictor_depth, 12, predictor_parameters, num_mask_tokens=8)
+    return ReleasedModel(name, _BASE_URL + file, "2.1", size, 384, 64, key, parameters, predictor)
+
+
+def _probe(name: str, file: str, size: str, crop: int, frames: int, dataset: str, num_classes: int | None) -> ReleasedModel:
+    parameters = {"large": _LARGE, "giant": _GIANT}[size]
+    probe = ReleasedProbe(dataset, num_classes)
+    return ReleasedModel(name, f"{_BASE_URL}evals/{file}", "probe", size, crop, frames, "classifiers", parameters, probe=probe)
+
+
+_ROWS = (
+    _encoder("vjepa2-vitl-256", "vitl.pt", "large", 256, _LARGE, 22_086_016),
+    _encoder("vjepa2-vith-256", "vith.pt", "huge", 256, _HUGE, 22_282_880),
+    _encoder("vjepa2-vitg-256", "vitg.pt", "giant", 256, _GIANT, 22_381_312),
+    _encoder("vjepa2-vitg-384", "vitg-384.pt", "giant", 384, _GIANT, 22_381_312),
+    ReleasedModel(
+        "vjepa2-ac-vitg",
+        _BASE_URL + "vjepa2-ac-vitg.pt",
+        "2-ac",
+        "giant",
+        256,
+        64,
+        "encoder",
+        _GIANT,
+        ReleasedPredictor(1024, 24, 16, 305_220_992),
+    ),
+    _encoder_2_1("vjepa2.1-vitb-384", "vjepa2_1_vitb_dist_vitG_384.pt", "base", "ema_encoder", 86_833_152, 12, 22_874_752),
+    _encoder_2_1("vjepa2.1-vitl-384", "vjepa2_1_vitl_dist_vitG_384.pt", "large", "ema_encoder", 304_680_960, 12, 22_973_056),
+    _encoder_2_1("vjepa2.1-vitg-384", "vjepa2_1_vitg_384.pt", "giant", "target_encoder", 1_013_267_968, 24, 55_400_704),
+    _encoder_2_1("vjepa2.1-vitG-384", "vjepa2_1_vitG_384.pt", "gigantic", "target_encoder", 1_845_216_768, 24, 59_433_472),
+    _probe("ssv2-vitl-256", "ssv2-vitl-16x2x3.pt", "large", 256, 16, "Something-Something v2", 174),
+    _probe("diving48-vitl-256", "diving48-vitl-256.pt", "large", 256, 32, "Diving48", 48),
+    _probe("ek100-vitl-256", "ek100-vitl-256.pt", "large", 256, 32, "Epic-Kitchens-100", None),
+    _probe("ssv2-vitg-384", "ssv2-vitg-384-64x2x3.pt", "giant", 384, 64, "Something-Something v2", 174),
+    _probe("diving48-vitg-384", "diving48-vitg-384-32x4x3.pt", "giant", 384, 32, "Diving48", 48),
+    _probe("ek100-vitg-384", "ek100-vitg-384.pt", "giant", 384, 32, "Epic-Kitchens-100", None),
+)
+
+RELEASED: dict[str, ReleasedModel] = {row.name: row for row in _ROWS}
+
+
+def size(name: str) -> ModelSize:
+    """The encoder size of that name; raises WeightsError that names the nearest."""
+    if name not in SIZES:
+        raise WeightsError(f"size {name!r} is unknown;{suggestion(name, SIZES)}")
+    return SIZES[name]
+
+
+def released(name: str) -> ReleasedModel:
+    """The released checkpoint of that name; raises WeightsError that names the nearest."""
+    if name not in RELEASED:
+        raise WeightsError(f"released model {name!r} is unknown;{suggestion(name, RELEASED)}")
+    return RELEASED[name]
+
+
+def released_file(file_name: str) -> ReleasedModel | None:
+    """The released checkpoint that is published under that file name, if any."""
+    return next((row for row in _ROWS if row.file_name == file_name), None)
+
+
+def suggestion(word: str, known: dict[str, ModelSize] | dict[str, ReleasedModel]) -> str:
+    """The end of an error message: the nearest known name, or all of them."""
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f" did you mean {near[0]!r}?" if near else f" known: {', '.join(known)}"
+
+
+def cache_folder() -> Path:
+    """Where released files lie on this machine: $VJEPA2_HOME, else ~/.cache/vjepa2cli."""
+    home = os.environ.get("VJEPA2_HOME")
+    return Path(home) if home else Path.home() / ".cache" / "vjepa2cli"
