@@ -6,7 +6,6 @@ from torch import Tensor
 
 from vjepa2cli.errors import PlanningError
 from vjepa2cli.planning.cem import CemSettings, cem
-from vjepa2cli.planning.statistics import correlation, standard_error, wilson_interval
 
 SMOOTH = CemSettings(samples=800, iterations=10, elites=10)
 
@@ -126,24 +125,3 @@ def test_costs_that_do_not_fit_are_refused():
         solve(lambda actions: actions.sum((1, 2)) * float("nan"))
     with pytest.raises(PlanningError, match="elites"):
         CemSettings(samples=4, elites=5)
-
-
-@pytest.mark.parametrize(
-    ("successes", "n", "expected"),
-    [
-        (0, 10, (0.0, 0.27753)),  # the values of scipy.stats.binomtest(...).proportion_ci(method="wilson")
-        (5, 10, (0.23659, 0.76341)),
-        (45, 50, (0.78640, 0.95652)),
-        (50, 50, (0.92865, 1.0)),
-        (0, 0, (0.0, 1.0)),
-    ],
-)
-def test_wilson_interval_has_the_published_values(successes: int, n: int, expected: tuple[float, float]):
-    assert wilson_interval(successes, n) == pytest.approx(expected, abs=1e-5)
-
-
-def test_standard_error_and_correlation_of_known_samples():
-    assert standard_error([1.0, 2.0, 3.0, 4.0]) == pytest.approx(0.6454972)
-    assert standard_error([1.0]) is None
-    assert correlation([1, 2, 3], [2, 4, 6]) == pytest.approx(1.0)
-    assert correlation([1, 1, 1], [2, 4, 6]) is None
