@@ -19,9 +19,9 @@ class PredictorSpec:
     """The numbers that make a predictor between encoder tokens of width `encoder_dim`."""
 
     encoder_dim: int
-    embed_dim: int = 384
-    depth: int = 12
-    num_heads: int = 12
+    embed_dim: int
+    depth: int
+    num_heads: int
     mlp_ratio: float = 4.0
     num_mask_tokens: int = 2
     rotary: RotaryVariant = "tiled"
