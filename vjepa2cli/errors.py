@@ -28,6 +28,10 @@ class ArtifactError(Vjepa2Error):
     """An artefact of ours is absent, incomplete, damaged, or belongs to something else."""
 
 
+class StaleArtifactError(ArtifactError, ConfigError):
+    """An output was begun under another config or from other inputs; `--replace` starts it over."""
+
+
 class WeightsError(Vjepa2Error):
     """A checkpoint cannot be found, or its tensors do not fit the network."""
 
