@@ -1,0 +1,83 @@
+"""The command `vjepa2`: thin commands, and the only place where an error becomes one line and an exit code.
+
+Exit codes: 0 done, 1 something the user can mend (one line on stderr), 2 wrong usage, 130 interrupted.
+"""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from vjepa2cli.cli import console, inspection, steps
+from vjepa2cli.errors import Vjepa2Error
+from vjepa2cli.files import is_disk_full
+
+app = typer.Typer(
+    name="vjepa2",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for step in (
+    steps.collect,
+    steps.ingest,
+    steps.pretrain,
+    steps.encode,
+    steps.precompute,
+    steps.posttrain,
+    steps.probe,
+    steps.validate,
+    steps.plan,
+    steps.evaluate,
+    steps.report,
+):
+    app.command(rich_help_panel="Steps")(step)
+app.add_typer(inspection.config_app, name="config", rich_help_panel="Utilities")
+app.add_typer(inspection.weights_app, name="weights", rich_help_panel="Utilities")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from vjepa2cli import __version__
+
+        console.emit({}, f"vjepa2 {__version__}", as_json=False)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    threads: Annotated[
+        int, typer.Option(min=1, envvar="VJEPA2_THREADS", help="CPU threads of each process; equal threads, equal bits.")
+    ] = 1,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more, to stderr.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Turn video into a world model that plans. Results go to stdout, progress and logs to stderr."""
+    for library in ("OMP", "MKL", "OPENBLAS"):
+        os.environ[f"{library}_NUM_THREADS"] = str(threads)
+    console.set_up_logging(verbose=verbose)
+
+
+def main() -> None:
+    """Run the command line; a user's error is one line on stderr and exit code 1, an interruption is 130."""
+    try:
+        app(prog_name="vjepa2")
+    except Vjepa2Error as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        console.say("interrupted; run the same command again to go on")
+        sys.exit(130)
+    except OSError as error:
+        if is_disk_full(error):
+            where = error.filename or "writing"
+            _fail(f"{where}: the disk is full; free some space and run the same command again, it goes on where it stopped")
+        _fail(f"{error.filename or 'system'}: {error.strerror or error}")
+
+
+def _fail(message: str) -> None:
+    console.say(f"error: {message}")
+    sys.exit(1)

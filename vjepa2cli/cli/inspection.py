@@ -1,0 +1,95 @@
+"""The commands that look and tell: configurations, released checkpoints, and whether this machine is fit."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vjepa2cli.cli import console
+from vjepa2cli.cli.steps import Json, Overrides
+
+config_app = typer.Typer(no_args_is_help=True, help="List, show, check and resolve configurations.")
+weights_app = typer.Typer(no_args_is_help=True, help="Released checkpoints.")
+
+Source = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A preset's name or a YAML file.")]
+
+
+@config_app.command("list")
+def list_presets(
+    step: Annotated[str | None, typer.Option(help="Only the presets of this step.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the presets, by step."""
+    from vjepa2cli import config
+    from vjepa2cli.errors import ConfigError
+    from vjepa2cli.settings import STEPS
+
+    if step is not None and step not in STEPS:
+        raise ConfigError(f"--step: {step!r} is not one of {', '.join(STEPS)}")
+    presets = {name: config.preset_names(name) for name in STEPS if step in (None, name)}
+    rows = [(name, ", ".join(names) or "none") for name, names in presets.items()]
+    console.emit({"presets": presets}, console.table(("step", "presets"), rows), as_json=as_json)
+
+
+@config_app.command()
+def show(source: Source, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Print a configuration with every default written out."""
+    from vjepa2cli import config
+
+    resolved = config.load_any(source, overrides=overrides or ())
+    console.emit(config.to_tree(resolved), config.dump(resolved), as_json=as_json)
+
+
+@config_app.command()
+def check(
+    sources: Annotated[list[str], typer.Argument(metavar="NAME|FILE...", help="Presets or YAML files.")], as_json: Json = False
+) -> None:
+    """Check configurations: unknown keys, wrong types and values out of range are errors."""
+    from vjepa2cli import config
+
+    steps = {source: config.load_any(source).step for source in sources}
+    console.emit(
+        {"valid": steps}, "\n".join(f"{source}: a valid config for {step}" for source, step in steps.items()), as_json=as_json
+    )
+
+
+@config_app.command()
+def resolve(
+    source: Source,
+    out: Annotated[Path, typer.Option(help="The YAML file to write; left alone where it says the same already.")],
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Write a configuration with every default and override to a file."""
+    from vjepa2cli import config
+
+    resolved = config.load_any(source, overrides=overrides or ())
+    config.save(resolved, out)
+    console.emit({"out": str(out), "step": resolved.step, "digest": config.digest(resolved)}, str(out), as_json=as_json)
+
+
+@weights_app.command("list")
+def list_weights(as_json: Json = False) -> None:
+    """List the released checkpoints: size, resolution, parameters, where they come from, and whether they lie here."""
+    from vjepa2cli.registry import RELEASED, cache_folder
+
+    folder = cache_folder()
+    rows = [(model, (folder / model.file_name).is_file()) for model in RELEASED.values()]
+    cells = [
+        (
+            model.name,
+            model.family,
+            model.size,
+            f"{model.crop} px",
+            f"{model.encoder_parameters / 1e6:.0f} M",
+            "yes" if present else "no",
+            model.url,
+        )
+        for model, present in rows
+    ]
+    text = console.table(("name", "family", "size", "crop", "encoder", "here", "url"), cells)
+    weights = [asdict(model) | {"file": str(folder / model.file_name), "present": present} for model, present in rows]
+    console.emit(
+        {"folder": str(folder), "weights": weights}, f"{text}\n\nFiles in {folder} are found by these names.", as_json=as_json
+    )

@@ -1,0 +1,332 @@
+"""The eleven steps as commands: read the config, call the step, print what it made."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+import typer
+
+from vjepa2cli.cli import console
+from vjepa2cli.errors import DependencyError, InputError, StaleArtifactError
+
+if TYPE_CHECKING:
+    from vjepa2cli.settings import StepConfig
+
+    _Config = TypeVar("_Config", bound=StepConfig)
+_Result = TypeVar("_Result")
+
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one config key; repeatable.")]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the networks run.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes to work with.")]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Start over where the output was made under another config or from other inputs.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+Store = Annotated[Path, typer.Argument(metavar="STORE.zarr", help="A video store written by `vjepa2 ingest`.")]
+Latents = Annotated[Path, typer.Argument(metavar="LATENTS.h5", help="Latents written by `vjepa2 precompute`.")]
+RunDir = Annotated[Path, typer.Option(help="Where checkpoints, metrics, the model and report.json go; a started run resumes.")]
+ReportOut = Annotated[Path, typer.Option("--out", help="The report to write, as JSON.")]
+Encoder = Annotated[
+    str,
+    typer.Option(
+        "--model", metavar="SOURCE", help="A run directory, model folder, file, released name, untrained:SOURCE or pixels:SOURCE."
+    ),
+]
+AcModel = Annotated[
+    str, typer.Option("--model", metavar="SOURCE", help="A run directory of `vjepa2 posttrain`, or its model folder.")
+]
+
+
+def _config_option(step: str) -> Any:
+    return typer.Option("--config", metavar="NAME|FILE", help=f"A preset of {step} (see `vjepa2 config list`) or a YAML file.")
+
+
+def _load(source: str, root: "type[_Config]", overrides: list[str] | None) -> "_Config":
+    from vjepa2cli import config
+
+    return config.load(source, root, overrides=overrides or ())
+
+
+def _device(name: str) -> str:
+    """Turn `auto` into the best device of this machine."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise DependencyError(
+            f"--device cuda: torch {torch.__version__} sees no CUDA device; use --device cpu, or install a CUDA build"
+        )
+    return name
+
+
+def _start_or_replace(step: Callable[[], _Result], out: Path, *, replace: bool) -> _Result:
+    """Run a step; with `replace`, an output that was made under another config or from other inputs is removed first."""
+    try:
+        return step()
+    except StaleArtifactError as error:
+        if not replace:
+            raise
+        console.say(f"replacing {out}: {error}")
+        shutil.rmtree(out)
+        return step()
+
+
+def _emit_report(path: Path, *, as_json: bool) -> None:
+    from vjepa2cli.artifacts.reports import read_report
+
+    console.emit(read_report(path), str(path), as_json=as_json)
+
+
+def collect(
+    out: Annotated[Path, typer.Option(help="Folder for the recordings, in the raw DROID layout.")],
+    config: Annotated[str, _config_option("collect")] = "tiny-collect",
+    overrides: Overrides = None,
+    workers: Workers = 1,
+    replace: Replace = False,
+    as_json: Json = False,
+) -> None:
+    """Record the simulated tabletop arm."""
+    from vjepa2cli.collection import collect as run
+    from vjepa2cli.settings import CollectConfig
+
+    settings = _load(config, CollectConfig, overrides)
+    with console.step_output() as progress:
+        path = _start_or_replace(lambda: run(out, config=settings, workers=workers, progress=progress), out, replace=replace)
+    console.emit({"out": str(path), "episodes": settings.episodes}, str(path), as_json=as_json)
+
+
+def ingest(
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="SOURCE", help="Videos, folders, robot recordings, or a .csv manifest.")
+    ],
+    out: Annotated[Path, typer.Option(help="The video store to write or to complete, *.zarr.")],
+    labels: Annotated[
+        Path | None, typer.Option(help="A CSV of labelled windows: video,start_frame,num_frames,label,episode.")
+    ] = None,
+    summary: Annotated[Path | None, typer.Option(help="Also write the summary here, last.")] = None,
+    config: Annotated[str, _config_option("ingest")] = "tiny-ingest",
+    overrides: Overrides = None,
+    workers: Workers = 1,
+    replace: Replace = False,
+    as_json: Json = False,
+) -> None:
+    """Decode videos and robot recordings once, into a sharded Zarr store."""
+    from vjepa2cli.files import write_json
+    from vjepa2cli.ingestion import ingest as run
+    from vjepa2cli.settings import IngestConfig
+
+    settings = _load(config, IngestConfig, overrides)
+    with console.step_output() as progress:
+        result = _start_or_replace(
+            lambda: run(sources, out, labels=labels, config=settings, workers=workers, progress=progress), out, replace=replace
+        )
+    if summary is not None:
+        write_json(summary, result)
+    for refused in result["refused"]:
+        console.say(f"refused {refused['source']}: {refused['reason']}")
+    console.emit(result, f"{out}: {result['videos']} videos, {len(result['refused'])} refused", as_json=as_json)
+
+
+def pretrain(
+    store: Store,
+    run_dir: RunDir,
+    config: Annotated[str, _config_option("pretrain")] = "tiny-pretrain",
+    overrides: Overrides = None,
+    device: Device = "auto",
+    replace: Replace = False,
+    as_json: Json = False,
+) -> None:
+    """Pretrain an encoder: predict the features of masked tubelets."""
+    from vjepa2cli.settings import PretrainConfig
+
+    settings = _load(config, PretrainConfig, overrides)
+    from vjepa2cli.train.pretraining import pretrain as run
+
+    with console.step_output() as progress:
+        path = _start_or_replace(
+            lambda: run(store, run_dir, config=settings, device=_device(device), progress=progress), run_dir, replace=replace
+        )
+    _emit_report(path, as_json=as_json)
+
+
+def encode(
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="A video, an image, a folder of them, or a video store.")],
+    model: Encoder = "results/pretrain",
+    out: Annotated[Path | None, typer.Option(help="Features: .npz or .safetensors; a folder for several inputs.")] = None,
+    pca: Annotated[Path | None, typer.Option(help="Draw the first three principal components, .mp4 or .png.")] = None,
+    config: Annotated[str, _config_option("encode")] = "tiny-encode",
+    overrides: Overrides = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Turn a video, an image or a folder into features with timestamps."""
+    from vjepa2cli.settings import EncodeConfig
+
+    settings = _load(config, EncodeConfig, overrides)
+    from vjepa2cli.encoding import encode as run
+
+    with console.step_output() as progress:
+        result = run(inputs, model=model, out=out, config=settings, pca=pca, device=_device(device), progress=progress)
+    console.emit({"written": [str(path) for path in result]}, "\n".join(str(path) for path in result), as_json=as_json)
+
+
+def precompute(
+    store: Store,
+    out: Annotated[Path, typer.Option(help="The latent store to write, *.h5.")],
+    model: Encoder = "results/pretrain",
+    config: Annotated[str, _config_option("precompute")] = "tiny-precompute",
+    overrides: Overrides = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Encode robot recordings once, each frame alone, with their states and actions."""
+    from vjepa2cli.settings import PrecomputeConfig
+
+    settings = _load(config, PrecomputeConfig, overrides)
+    from vjepa2cli.precomputation import precompute as run
+
+    with console.step_output() as progress:
+        path = run(store, out, model=model, config=settings, device=_device(device), progress=progress)
+    console.emit({"out": str(path)}, str(path), as_json=as_json)
+
+
+def posttrain(
+    latents: Latents,
+    run_dir: RunDir,
+    config: Annotated[str, _config_option("posttrain")] = "tiny-posttrain",
+    overrides: Overrides = None,
+    device: Device = "auto",
+    replace: Replace = False,
+    as_json: Json = False,
+) -> None:
+    """Train the action-conditioned predictor on cached latents."""
+    from vjepa2cli.settings import PosttrainConfig
+
+    settings = _load(config, PosttrainConfig, overrides)
+    from vjepa2cli.train.posttraining import posttrain as run
+
+    with console.step_output() as progress:
+        path = _start_or_replace(
+            lambda: run(latents, run_dir, config=settings, device=_device(device), progress=progress), run_dir, replace=replace
+        )
+    _emit_report(path, as_json=as_json)
+
+
+def probe(
+    store: Store,
+    run_dir: RunDir,
+    model: Encoder = "results/pretrain",
+    config: Annotated[str, _config_option("probe")] = "tiny-probe",
+    overrides: Overrides = None,
+    device: Device = "auto",
+    replace: Replace = False,
+    as_json: Json = False,
+) -> None:
+    """Train an attentive probe on frozen features of labelled windows, beside its baselines."""
+    from vjepa2cli.settings import ProbeConfig
+
+    settings = _load(config, ProbeConfig, overrides)
+    from vjepa2cli.train.probing import probe as run
+
+    with console.step_output() as progress:
+        path = _start_or_replace(
+            lambda: run(store, run_dir, model=model, config=settings, device=_device(device), progress=progress),
+            run_dir,
+            replace=replace,
+        )
+    _emit_report(path, as_json=as_json)
+
+
+def validate(
+    latents: Latents,
+    out: ReportOut,
+    model: AcModel = "results/posttrain/trained",
+    config: Annotated[str, _config_option("validate")] = "tiny-validate",
+    overrides: Overrides = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Judge a world model on held-out recordings, without a robot."""
+    from vjepa2cli.settings import ValidateConfig
+
+    settings = _load(config, ValidateConfig, overrides)
+    from vjepa2cli.planning.validation import validate as run
+
+    with console.step_output() as progress:
+        path = run(latents, out, model=model, config=settings, device=_device(device), progress=progress)
+    _emit_report(path, as_json=as_json)
+
+
+def plan(
+    obs: Annotated[Path, typer.Option(help="What the camera sees now: an image.")],
+    goal: Annotated[Path, typer.Option(help="What it should see: an image.")],
+    model: AcModel = "results/posttrain/trained",
+    state: Annotated[
+        str | None, typer.Option(metavar="X,Y,Z,RX,RY,RZ,G", help="Pose now: metres, radians, gripper 0 open to 1 closed.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The plan, with energies per iteration.")] = Path("plan.json"),
+    config: Annotated[str, _config_option("plan")] = "tiny-plan",
+    overrides: Overrides = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Find the actions that lead from an observation to a goal image."""
+    from vjepa2cli.settings import PlanConfig
+
+    settings, pose = _load(config, PlanConfig, overrides), _numbers(state)
+    from vjepa2cli.planning.controller import plan as run
+
+    with console.step_output():
+        result = run(obs, goal, model=model, state=pose, config=settings, out=out, device=_device(device))
+    lines = [" ".join(f"{value:+.4f}" for value in action) for action in result.actions]
+    console.emit({"actions": [list(action) for action in result.actions], "out": str(out)}, "\n".join(lines), as_json=as_json)
+
+
+def _numbers(state: str | None) -> list[float] | None:
+    if state is None:
+        return None
+    try:
+        return [float(word) for word in state.split(",")]
+    except ValueError:
+        raise InputError(
+            f"--state {state!r}: write seven numbers with commas between: x,y,z (metres), rx,ry,rz (radians), gripper"
+        ) from None
+
+
+def evaluate(
+    out: ReportOut,
+    model: AcModel = "results/posttrain/trained",
+    config: Annotated[str, _config_option("evaluate")] = "tiny-evaluate",
+    overrides: Overrides = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Reach image goals in the simulated tabletop, closed loop, beside a random and a perfect policy."""
+    from vjepa2cli.settings import EvaluateConfig
+
+    settings = _load(config, EvaluateConfig, overrides)
+    from vjepa2cli.planning.evaluation import evaluate as run
+
+    with console.step_output() as progress:
+        path = run(model, out, config=settings, device=_device(device), progress=progress)
+    _emit_report(path, as_json=as_json)
+
+
+def report(
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="Run directories and reports.")],
+    out: Annotated[Path, typer.Option(help="The page to write, *.html.")],
+    config: Annotated[str, _config_option("report")] = "tiny-report",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Draw one HTML page from run directories and reports."""
+    from vjepa2cli.settings import ReportConfig
+
+    settings = _load(config, ReportConfig, overrides)
+    from vjepa2cli.reporting import report as run
+
+    with console.step_output():
+        path = run(inputs, out, config=settings)
+    console.emit({"out": str(path)}, str(path), as_json=as_json)
