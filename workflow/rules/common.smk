@@ -1,0 +1,153 @@
+# Names and functions that the rules use.
+import json
+import os
+import shlex
+
+import yaml
+from snakemake.exceptions import WorkflowError
+
+RESULTS = config["results"].rstrip("/")
+DATA = Path(config["data"])
+ENCODERS = config["encoders"]
+PRESETS = Path(workflow.basedir) / "vjepa2cli" / "presets"
+
+HAS_ROBOT = config["simulate"] or bool(config["episodes"])
+HAS_LABELS = config["simulate"] or bool(config["labels"])
+PRETRAINING_STORE = "videos" if config["videos"] else "robot"
+LABELLED_STORE = "robot" if HAS_ROBOT else "videos"
+
+if not (HAS_ROBOT or config["videos"]):
+    raise WorkflowError(
+        "simulate is false, and videos and episodes are empty: name recordings, or set simulate to true"
+    )
+if config["simulate"] and config["episodes"]:
+    raise WorkflowError(
+        "simulate is true and episodes names recordings: a run has one robot, so set simulate to false or empty episodes"
+    )
+
+
+wildcard_constraints:
+    encoder="trained|untrained|pixels",
+    step="[a-z]+",
+    store="videos|robot",
+
+
+def source_files(names):
+    """Every file of the user's own data below `names`: a new or changed file re-runs what reads it."""
+    files = []
+    for name in names:
+        path = DATA / name
+        if not path.exists():
+            raise WorkflowError(
+                f"{path}: no such file or folder; set `data` (now {config['data']}) to the folder that holds {name}, "
+                "in a config file given by --configfile"
+            )
+        below = (
+            [path]
+            if path.is_file()
+            else sorted(file for file in path.rglob("*") if file.is_file())
+        )
+        if not below:
+            raise WorkflowError(
+                f"{path}: is an empty folder; put recordings there, or name another one"
+            )
+        files += [str(file) for file in below]
+    return files
+
+
+def preset_files(wildcards):
+    """The YAML file of a step's config and those that it builds on, as far as they are files that can be edited here."""
+    files, name = [], config["presets"][wildcards.step]
+    while name:
+        shipped = PRESETS / f"{name}.yaml"
+        path = shipped if shipped.is_file() else Path(name)
+        if not path.is_file():
+            break
+        files.append(os.path.relpath(path))
+        name = (yaml.safe_load(path.read_text()) or {}).get("base")
+    return files
+
+
+def leaves(tree, prefix=""):
+    """`a.b=value` for every value of a nested mapping."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}={json.dumps(value)}"
+
+
+def overrides(wildcards):
+    """The --set options of a step."""
+    changes = config["overrides"].get(wildcards.step, {})
+    return " ".join(f"--set {shlex.quote(change)}" for change in leaves(changes))
+
+
+def resolved(step):
+    """The resolved config of a step."""
+    return f"{RESULTS}/config/{step}.yaml"
+
+
+def recorded_by_collect(wildcards):
+    """Whether a store holds what `collect` recorded."""
+    return config["simulate"] and wildcards.store == "robot"
+
+
+def named_recordings(wildcards):
+    """What the user named for a store."""
+    return config["videos" if wildcards.store == "videos" else "episodes"]
+
+
+def recordings(wildcards):
+    """The files that a store is made of."""
+    if recorded_by_collect(wildcards):
+        return rules.collect.output.summary
+    return source_files(named_recordings(wildcards))
+
+
+def label_files(wildcards):
+    """The user's CSV of labelled windows."""
+    if (
+        config["labels"]
+        and wildcards.store == LABELLED_STORE
+        and not recorded_by_collect(wildcards)
+    ):
+        return source_files([config["labels"]])
+    return []
+
+
+def sources(wildcards):
+    """The files and folders to ingest, as arguments."""
+    if recorded_by_collect(wildcards):
+        folders = [Path(rules.collect.output.summary).parent]
+    else:
+        folders = [DATA / name for name in named_recordings(wildcards)]
+    return " ".join(shlex.quote(str(folder)) for folder in folders)
+
+
+def labels(wildcards, input):
+    """The option that names the CSV of labelled windows."""
+    if recorded_by_collect(wildcards):
+        return f"--labels {shlex.quote(str(Path(input.recordings).parent / 'motion_windows.csv'))}"
+    return f"--labels {shlex.quote(str(input.labels))}" if input.labels else ""
+
+
+def encoder_source(wildcards, input):
+    """Which encoder makes the latents: the pretrained one, its untrained twin, or none but the pixels."""
+    run_dir = str(Path(input.encoder).parent)
+    return (
+        run_dir if wildcards.encoder == "trained" else f"{wildcards.encoder}:{run_dir}"
+    )
+
+
+def reports():
+    """Every report that this run can give, in the order of the chain."""
+    wanted = [rules.pretrain.output.report]
+    if HAS_LABELS:
+        wanted.append(rules.probe.output.report)
+    if HAS_ROBOT:
+        wanted += expand(rules.posttrain.output.report, encoder=ENCODERS)
+        wanted += expand(rules.validate.output.report, encoder=ENCODERS)
+    if config["simulate"]:
+        wanted += expand(rules.evaluate.output.report, encoder=ENCODERS)
+    return wanted

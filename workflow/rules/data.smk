@@ -1,0 +1,36 @@
+# Recordings, and the stores of decoded frames that everything later reads.
+
+
+rule collect:
+    input:
+        config=resolved("collect"),
+    output:
+        summary=f"{RESULTS}/recordings/collection.json",
+    log:
+        f"{RESULTS}/logs/collect.log",
+    priority: 90
+    threads: 2
+    params:
+        recordings=subpath(output.summary, parent=True),
+    shell:
+        "vjepa2 collect --out {params.recordings:q} --config {input.config:q} --workers {threads} --replace > {log:q} 2>&1"
+
+
+rule ingest:
+    input:
+        config=resolved("ingest"),
+        recordings=recordings,
+        labels=label_files,
+    output:
+        summary=f"{RESULTS}/{{store}}.zarr.json",
+    log:
+        f"{RESULTS}/logs/ingest-{{store}}.log",
+    priority: 80
+    threads: 2
+    params:
+        sources=sources,
+        labels=labels,
+        store=subpath(output.summary, strip_suffix=".json"),
+    shell:
+        "vjepa2 ingest {params.sources} --out {params.store:q} {params.labels} --summary {output.summary:q} "
+        "--config {input.config:q} --workers {threads} --replace > {log:q} 2>&1"
