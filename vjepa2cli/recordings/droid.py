@@ -99,7 +99,7 @@ def write_episode(
 ) -> None:
     """Write one episode in the raw DROID layout, whole or not at all; the same input gives the same bytes.
 
-    frames: uint8 [T, Y, X, 3] a camera. states: [T, 7] and actions: [T, 7], the commanded absolute poses, in the units of `Episode`.
+    frames: uint8 [T, Y, X, 3] a camera. states: [T, 7]; actions: [T, 7], the commanded absolute poses; units as in `Episode`.
     `rate` is rows and frames a second; `extra` adds keys to the metadata. Raises RecordingError where the lengths differ.
     """
     folder = Path(folder)

@@ -15,7 +15,7 @@ CAMERAS: tuple[Camera, ...] = ("exterior_1", "exterior_2", "wrist")
 class Episode:
     """One recording: row t of `states` and frame t of each video show the same instant.
 
-    states: float32 [T, 7], x, y, z in metres, extrinsic xyz Euler angles in radians, gripper 0 open to 1 closed, robot base frame.
+    states: float32 [T, 7], x, y, z in metres, extrinsic xyz Euler in radians, gripper 0 open to 1 closed, base frame.
     actions: float32 [T, 7], the commanded pose and gripper in the same units, or None.
     rate: rows a second, or None where the recording does not say.
     """

@@ -1,0 +1,359 @@
+"""The video store: decoded frames beside their index, timestamp and source, in sharded Zarr v3. The only door to zarr.
+
+Layout: `videos/<key>/` holds one source: `frames` [F, Y, X, 3] in chunks of one frame, `timestamps`, `indices`, and for
+robots `states` and `actions`. An entry is written under a temporary name and renamed; the root's attributes list the
+entries and hold `complete`, set last of all.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import ZstdCodec
+
+from vjepa2cli.errors import ArtifactError
+from vjepa2cli.files import digest_json, read_json, write_json
+
+SCHEMA = 1
+
+Pixels = NDArray[np.uint8]
+
+# A writer holds one shard in memory; frames too large for `shard_frames` of them get smaller shards.
+_MAX_SHARD_BYTES = 256 << 20
+_VIDEOS = "videos"
+_METADATA = "zarr.json"
+
+
+@dataclass(frozen=True)
+class Window:
+    """A labelled stretch of a video: frames `start` to `start + num_frames` of the stored ones."""
+
+    start: int
+    num_frames: int
+    label: str
+
+
+@dataclass(frozen=True)
+class VideoEntry:
+    """One stored video. `episode` groups what must share a split; `source` is relative to the folder that was ingested."""
+
+    key: str
+    num_frames: int
+    height: int
+    width: int
+    fps: float
+    source: str
+    source_digest: str
+    split: str
+    episode: str
+    robot: str | None
+    windows: tuple[Window, ...]
+    has_states: bool
+    digest: str
+    notes: tuple[str, ...]
+
+
+class VideoStore:
+    """A finished store, read by slices; it may be pickled to the workers of a data loader."""
+
+    def __init__(self, path: Path, attributes: Mapping[str, Any]) -> None:
+        self.path = path
+        self.entries: tuple[VideoEntry, ...] = tuple(_entry(item) for item in attributes["entries"])
+        self.refused: list[dict[str, str]] = [dict(item) for item in attributes["refused"]]
+        self.digest: str = attributes["digest"]
+        self.provenance: dict[str, Any] = dict(attributes["provenance"])
+        self._by_key = {entry.key: entry for entry in self.entries}
+        self._arrays: dict[str, Any] = {}
+
+    @classmethod
+    def open(cls, path: str | Path) -> "VideoStore":
+        """Open a finished store; raises ArtifactError where it is absent, not a video store, or unfinished."""
+        path = Path(path)
+        attributes = _root_attributes(path)
+        if attributes is None:
+            raise ArtifactError(f"{path}: no video store here; write it with 'vjepa2 ingest SOURCE --out {path}'")
+        if not attributes.get("complete"):
+            raise ArtifactError(
+                f"{path}: its ingest did not finish; run the same 'vjepa2 ingest' again, it goes on where it stopped"
+            )
+        return cls(path, attributes)
+
+    @property
+    def labels(self) -> list[str]:
+        """Class names of all windows, sorted."""
+        return sorted({window.label for entry in self.entries for window in entry.windows})
+
+    def frames(self, key: str, start: int, stop: int, step: int = 1) -> Pixels:
+        """Frames `start:stop:step` of one video, uint8 [F, Y, X, 3]; raises ArtifactError where they are not all there."""
+        entry = self._entry(key)
+        if not 0 <= start < stop <= entry.num_frames or step < 1:
+            raise ArtifactError(f"{self.path}: {key}: frames {start}:{stop}:{step} are not within 0:{entry.num_frames}")
+        # A slice, never a list of indices: zarr then reads a shard once, not once a frame.
+        pixels: Pixels = self._read(key, "frames", slice(start, stop, step))
+        return pixels
+
+    def timestamps(self, key: str) -> NDArray[np.float64]:
+        """Seconds of each frame from the video's first one, float64 [F]."""
+        times: NDArray[np.float64] = self._read(key, "timestamps")
+        return times
+
+    def indices(self, key: str) -> NDArray[np.int64]:
+        """Number of each frame in its source, int64 [F]."""
+        numbers: NDArray[np.int64] = self._read(key, "indices")
+        return numbers
+
+    def states(self, key: str) -> NDArray[np.float32] | None:
+        """Robot states at each frame, float32 [F, 7], or None: x, y, z in metres, Euler angles in radians, gripper."""
+        return self._read(key, "states") if self._entry(key).has_states else None
+
+    def actions(self, key: str) -> NDArray[np.float32] | None:
+        """Commanded poses at each frame, float32 [F, 7], or None where the recording has none."""
+        self._entry(key)
+        return self._read(key, "actions") if (self.path / _VIDEOS / key / "actions").is_dir() else None
+
+    def _entry(self, key: str) -> VideoEntry:
+        if key not in self._by_key:
+            raise ArtifactError(
+                f"{self.path}: no video {key!r}; the store holds {len(self.entries)}, such as {self.entries[0].key!r}"
+            )
+        return self._by_key[key]
+
+    def _read(self, key: str, name: str, selection: slice = slice(None)) -> Any:
+        where = f"{key}/{name}"
+        self._entry(key)
+        try:
+            if where not in self._arrays:
+                self._arrays[where] = zarr.open_array(self.path / _VIDEOS / key / name, mode="r", zarr_format=3)
+            return self._arrays[where][selection]
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise ArtifactError(f"{self.path}: {where} cannot be read ({reason}); delete the store and ingest again") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_arrays": {}}
+
+
+class VideoStoreWriter:
+    """Creates a store or goes on with one; several processes may add different entries at once."""
+
+    def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
+        self.path = path
+        self._config = dict(config)
+
+    @classmethod
+    def open(cls, path: str | Path, config: Mapping[str, Any]) -> "VideoStoreWriter":
+        """Create the store or take it up again; `config` is kept in it. Raises ArtifactError where something else is there."""
+        path = Path(path)
+        if _root_attributes(path) is None:
+            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise ArtifactError(f"{path}: holds something that is not a video store; give another --out or remove it")
+            _write_group(path, {"schema": SCHEMA, "kind": "video_store", "complete": False, "config": dict(config)})
+            _write_group(path / _VIDEOS, {})
+        return cls(path, config)
+
+    @staticmethod
+    def read_config(path: str | Path) -> dict[str, Any] | None:
+        """The config that a store was begun with, or None where there is none yet."""
+        attributes = _root_attributes(Path(path))
+        return None if attributes is None else dict(attributes["config"])
+
+    def find(self, key: str) -> dict[str, Any] | None:
+        """The attributes of a finished entry, or None."""
+        path = self.path / _VIDEOS / key / _METADATA
+        return dict(read_json(path)["attributes"]) if path.is_file() else None
+
+    def finished(self) -> dict[str, dict[str, Any]]:
+        """Attributes of every finished entry by key, sorted."""
+        folder = self.path / _VIDEOS
+        names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.endswith(".partial"))
+        return {name: found for name in names if (found := self.find(name)) is not None}
+
+    def remove_unfinished(self) -> None:
+        """Remove what writers that are no longer alive left behind."""
+        for path in (self.path / _VIDEOS).glob("*.partial"):
+            if not _is_alive(int(path.name.split(".")[-2])):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def reopen(self) -> None:
+        """Mark the store as unfinished, before anything in it changes."""
+        attributes = _root_attributes(self.path) or {}
+        if attributes.get("complete"):
+            _write_group(self.path, attributes | {"complete": False})
+
+    def entry(self, key: str) -> "EntryWriter":
+        """A context in which one video is written; it appears in the store only by `EntryWriter.finish`."""
+        return EntryWriter(self.path / _VIDEOS, key, codec=self._config["codec"], shard_frames=self._config["shard_frames"])
+
+    def relabel(self, key: str, windows: Sequence[Window]) -> None:
+        """Replace the labelled windows of a finished entry."""
+        attributes = self.find(key)
+        assert attributes is not None
+        _write_group(self.path / _VIDEOS / key, attributes | {"windows": _plain(windows)})
+
+    def finalise(
+        self, splits: Mapping[str, str], *, refused: Sequence[Mapping[str, str]], provenance: Mapping[str, Any]
+    ) -> VideoStore:
+        """List all finished entries, their splits by key and what was refused; mark the store complete. Writes only changes."""
+        entries = [attributes | {"key": key, "split": splits[key]} for key, attributes in self.finished().items()]
+        content = [[item["key"], item["digest"], item["split"], item["windows"]] for item in entries]
+        attributes = {
+            "schema": SCHEMA,
+            "kind": "video_store",
+            "complete": True,
+            "config": self._config,
+            "entries": entries,
+            "refused": sorted((dict(item) for item in refused), key=lambda item: item["source"]),
+            "digest": digest_json(content),
+            "provenance": dict(provenance),
+        }
+        if _root_attributes(self.path) != attributes:
+            _write_group(self.path, attributes)
+        return VideoStore.open(self.path)
+
+
+class EntryWriter:
+    """Writes one video shard by shard, so that memory holds a shard and never the video."""
+
+    def __init__(self, folder: Path, key: str, *, codec: str, shard_frames: int) -> None:
+        self._final = folder / key
+        self._partial = folder / f"{key}.{os.getpid()}.partial"
+        self._codec = ZstdCodec(level=1) if codec == "zstd" else None
+        self._shard_frames = shard_frames
+        self._array: Any = None
+        self._pending: list[Pixels] = []
+        self._timestamps: list[float] = []
+        self._indices: list[int] = []
+        self._digest = hashlib.sha256()
+
+    def __enter__(self) -> Self:
+        shutil.rmtree(self._partial, ignore_errors=True)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        shutil.rmtree(self._partial, ignore_errors=True)
+
+    @property
+    def num_frames(self) -> int:
+        """Frames taken so far."""
+        return len(self._timestamps)
+
+    @property
+    def indices(self) -> list[int]:
+        """Number in the source of each frame taken so far."""
+        return list(self._indices)
+
+    def append(self, timestamp: float, index: int, pixels: Pixels) -> None:
+        """Take one frame: its time in seconds, its number in the source, uint8 [Y, X, 3]."""
+        self._timestamps.append(timestamp)
+        self._indices.append(index)
+        self._pending.append(pixels)
+        self._digest.update(pixels.tobytes())
+        if len(self._pending) == self._frames_per_shard(pixels):
+            self._flush()
+
+    def finish(
+        self,
+        attributes: Mapping[str, Any],
+        *,
+        windows: Sequence[Window] = (),
+        rows: Mapping[str, NDArray[Any]] | None = None,
+        timestamps: NDArray[np.float64] | None = None,
+    ) -> None:
+        """Write what is left, `rows` such as states [F, 7], and the attributes; then the entry takes its place in the store.
+
+        `timestamps` replaces those of the frames where the recording knows better. An older entry of the same key gives way.
+        """
+        self._flush()
+        times = np.asarray(self._timestamps if timestamps is None else timestamps, np.float64)
+        arrays = {"timestamps": times, "indices": np.asarray(self._indices, np.int64)} | dict(rows or {})
+        for name, values in sorted(arrays.items()):
+            assert len(values) == self.num_frames, name
+            self._digest.update(name.encode() + values.tobytes())
+            self._create(name, values.shape, values.dtype, chunks=values.shape)[:] = values
+        _, height, width, _ = self._array.shape
+        shape = {"num_frames": self.num_frames, "height": height, "width": width, "has_states": "states" in arrays}
+        described = dict(attributes) | shape
+        digest = digest_json([self._digest.hexdigest(), shape, described["source"], described["fps"]])
+        _write_group(self._partial, described | {"windows": _plain(windows), "digest": digest})
+        self._take_place(digest)
+
+    def _take_place(self, digest: str) -> None:
+        # A worker that outlived its killed parent may have written the same entry; whoever comes second leaves it alone.
+        if (self._final / _METADATA).is_file() and read_json(self._final / _METADATA)["attributes"]["digest"] == digest:
+            return
+        shutil.rmtree(self._final, ignore_errors=True)
+        self._partial.rename(self._final)
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        start = self.num_frames - len(self._pending)
+        shape = (self.num_frames, *self._pending[0].shape)
+        if self._array is None:
+            # A video shorter than a shard gets a shard of its own length: no index of frames that never come.
+            shard = min(self.num_frames, self._frames_per_shard(self._pending[0]))
+            self._array = self._create("frames", shape, np.dtype(np.uint8), chunks=(1, *shape[1:]), shards=(shard, *shape[1:]))
+        else:
+            self._array.resize(shape)
+        self._array[start:] = np.stack(self._pending)
+        self._pending.clear()
+
+    def _frames_per_shard(self, pixels: Pixels) -> int:
+        return max(1, min(self._shard_frames, _MAX_SHARD_BYTES // pixels.nbytes))
+
+    def _create(
+        self, name: str, shape: tuple[int, ...], dtype: Any, *, chunks: tuple[int, ...], shards: tuple[int, ...] | None = None
+    ) -> Any:
+        return zarr.create_array(
+            self._partial / name,
+            shape=shape,
+            dtype=dtype,
+            chunks=chunks,
+            shards=shards,
+            compressors=self._codec,
+            fill_value=0,
+            zarr_format=3,
+        )
+
+
+def _root_attributes(path: Path) -> dict[str, Any] | None:
+    """Attributes of the root group, or None where there is no store; raises ArtifactError for another kind or schema."""
+    if not (path / _METADATA).is_file():
+        return None
+    attributes: dict[str, Any] = read_json(path / _METADATA).get("attributes", {})
+    if attributes.get("kind") != "video_store":
+        raise ArtifactError(f"{path}: a zarr hierarchy, but not a video store; give the path that 'vjepa2 ingest' wrote")
+    if attributes.get("schema") != SCHEMA:
+        raise ArtifactError(f"{path}: has schema {attributes.get('schema')}, this version reads {SCHEMA}; ingest again")
+    return attributes
+
+
+def _write_group(path: Path, attributes: Mapping[str, Any]) -> None:
+    """Write a group's metadata document whole or not at all. Source: Zarr v3 core specification, group metadata."""
+    write_json(path / _METADATA, {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)})
+
+
+def _entry(item: Mapping[str, Any]) -> VideoEntry:
+    windows = tuple(Window(**window) for window in item["windows"])
+    names = ("key", "num_frames", "height", "width", "fps", "source", "source_digest", "split", "episode", "robot", "has_states")
+    return VideoEntry(**{name: item[name] for name in names}, windows=windows, digest=item["digest"], notes=tuple(item["notes"]))
+
+
+def _plain(windows: Sequence[Window]) -> list[dict[str, Any]]:
+    return [{"start": window.start, "num_frames": window.num_frames, "label": window.label} for window in windows]
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, PermissionError) as error:
+        return isinstance(error, PermissionError)
+    return True
