@@ -14,6 +14,7 @@ Motion: TypeAlias = Callable[[NDArray[np.floating]], Array]
 """Gives the next action [7] for the measured state [7]."""
 
 _REACHED = 0.02
+_REST_SHARE, _REST_ACTIONS = 0.3, (8, 13)
 _ALIGNED = 0.006
 _APPROACH_HEIGHT = 0.17
 
@@ -29,7 +30,7 @@ def sample_motion(rng: np.random.Generator, mix: MotionMix, scene: Scene, *, max
     if name == "grasp" and not scene.objects:
         name = "waypoints"
     if name == "grasp":
-        return name, grasp(rng, _graspable(scene), max_translation=max_translation)
+        return name, grasp(rng, graspable(scene), max_translation=max_translation)
     paths = {"waypoints": _waypoints, "autoregressive": _autoregressive, "uniform": _uniform}
     return name, _with_turns(rng, paths[name](rng, max_translation))
 
@@ -77,7 +78,7 @@ def _grasp_script(rng: np.random.Generator, item: SceneObject) -> Iterator[_Stag
         yield np.array([*at, low]), yaw, 0.0, np.inf, 2
 
 
-def _graspable(scene: Scene) -> SceneObject:
+def graspable(scene: Scene) -> SceneObject:
     """The first box, else whatever comes first."""
     return next((item for item in scene.objects if item.shape == "box"), scene.objects[0])
 
@@ -103,12 +104,18 @@ def _with_turns(rng: np.random.Generator, translate: Motion) -> Motion:
 
 
 def _waypoints(rng: np.random.Generator, reach: float) -> Motion:
+    """From one place to the next; the hand rests at some of them."""
     speed = rng.uniform(0.4, 1.0) * reach
     target = [rng.uniform(WORKSPACE_LOW, WORKSPACE_HIGH)]
+    rest = [0]
 
     def translate(state: NDArray[np.floating]) -> Array:
-        if np.linalg.norm(target[0] - state[:3]) < _REACHED:
+        if rest[0] == 0 and np.linalg.norm(target[0] - state[:3]) < _REACHED:
             target[0] = rng.uniform(WORKSPACE_LOW, WORKSPACE_HIGH)
+            rest[0] = int(rng.integers(*_REST_ACTIONS)) if rng.random() < _REST_SHARE else 0
+        if rest[0] > 0:
+            rest[0] -= 1
+            return np.zeros(3)
         return np.clip(_towards(target[0] - state[:3], speed) + rng.normal(0, 0.1 * reach, 3), -reach, reach)
 
     return translate

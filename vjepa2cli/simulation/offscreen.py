@@ -2,7 +2,9 @@
 
 import ctypes
 import os
+import sys
 from types import ModuleType
+from typing import Any
 
 from vjepa2cli.errors import DependencyError
 
@@ -16,6 +18,8 @@ def import_mujoco() -> ModuleType:
     Raises DependencyError where MuJoCo or both GL libraries are absent.
     """
     if not os.environ.get("MUJOCO_GL"):
+        if "mujoco" in sys.modules:
+            raise DependencyError("mujoco was imported before MUJOCO_GL was chosen; set MUJOCO_GL=egl before Python starts")
         found = next((platform for platform in _LIBRARIES if _loads(platform)), None)
         if found is None:
             raise DependencyError(f"the simulator cannot draw: neither EGL nor OSMesa is here; {_REMEDY}")
@@ -32,14 +36,13 @@ def import_mujoco() -> ModuleType:
     return module
 
 
-def open_renderer(model: object, *, image_size: int) -> object:
+def open_renderer(model: object, *, image_size: int) -> Any:
     """A `mujoco.Renderer` of square images; raises DependencyError where the GL library cannot make a context."""
     mujoco = import_mujoco()
     try:
-        renderer: object = mujoco.Renderer(model, image_size, image_size)
+        return mujoco.Renderer(model, image_size, image_size)
     except (ImportError, AttributeError, RuntimeError, mujoco.FatalError) as error:
         raise _cannot_draw(error) from None
-    return renderer
 
 
 def _cannot_draw(error: Exception) -> DependencyError:

@@ -27,6 +27,7 @@ _LAMP_POSITION = np.array([0.60, -0.06, 1.5])
 _LAMP_COLOUR = np.array([0.40, 0.40, 0.40])
 _AMBIENT = 0.30
 _MARGIN = 0.03
+_APART = 0.09
 _CANDIDATES = 64
 
 
@@ -55,7 +56,8 @@ class Scene:
 
 
 def sample_scene(seed: int, *, num_objects: int, camera_jitter: float, light_jitter: float) -> Scene:
-    """The scene of `seed`: `camera_jitter` in metres, `light_jitter` as a share of the lamp's brightness and height (by which it shifts).
+    """The scene of `seed`: `camera_jitter` in metres, `light_jitter` as a share, of the lamp's brightness and of its height (the
+    lamp shifts by so much).
 
     Each property has its own stream, so a change of one jitter moves nothing else.
     """
@@ -96,12 +98,12 @@ def _sample_objects(rng: np.random.Generator, num_objects: int) -> tuple[SceneOb
 
 
 def _first_apart(candidates: NDArray[np.float64], placed: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """The first candidate 9 cm from all that is placed, or else the farthest one."""
-    if not placed:
-        return candidates[0]
-    distance = np.min([np.linalg.norm(candidates - other, axis=1) for other in placed], axis=0)
-    apart = np.flatnonzero(distance > 0.09)
-    return candidates[apart[0] if len(apart) else int(distance.argmax())]
+    """The first candidate well away from all that is placed, or else the farthest one."""
+    gaps = [np.linalg.norm(candidates - other, axis=1) for other in placed]
+    distance = np.min([np.full(len(candidates), np.inf), *gaps], axis=0)
+    apart = np.flatnonzero(distance > _APART)
+    first: NDArray[np.float64] = candidates[apart[0] if len(apart) else int(distance.argmax())]
+    return first
 
 
 def sample_start(seed: int, scene: Scene) -> NDArray[np.float64]:

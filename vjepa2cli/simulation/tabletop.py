@@ -78,6 +78,7 @@ class Tabletop:
         self._site = self._model.site("tcp").id
         self._target = HOME.copy()
         self._grip = 0.0
+        self._commanded = np.zeros(7, np.float32)
 
     @property
     def rate(self) -> float:
@@ -95,6 +96,7 @@ class Tabletop:
         _dress(self._mujoco, self._model, self._data, scene)
         position, rotation, self._grip = _clip_pose(pose[:3], euler_to_matrix(pose[3:6]), pose[6])
         self._target = self._kinematics.solve(position, rotation, start=HOME)
+        self._commanded = _join(position, rotation, self._grip)
         self._data.qpos[self._joints] = self._data.ctrl[self._servos] = self._target
         self._data.qpos[self._fingers] = self._data.ctrl[self._grips] = FINGER_STROKE * (1 - self._grip)
         self._mujoco.mj_step(self._model, self._data, _SETTLE_STEPS)
@@ -121,8 +123,14 @@ class Tabletop:
             state[:3] + delta[:3], euler_to_matrix(delta[3:6]) @ euler_to_matrix(state[3:6]), opening + delta[6]
         )
         goal = self._kinematics.solve(position, rotation, start=self._target)
+        self._commanded = _join(position, rotation, grip)
         self._move(goal, grip, num_steps=max(1, round(1 / (self._rate * _TIMESTEP))))
         return self.observe()
+
+    @property
+    def commanded(self) -> NDArray[np.float32]:
+        """The state [7] that the last reset or step asked for, after clipping."""
+        return self._commanded
 
     def object_positions(self) -> Array:
         """Where the objects' middles are now, [num_objects, 3] in metres, base frame."""
@@ -150,7 +158,11 @@ class Tabletop:
     def _state(self) -> NDArray[np.float32]:
         rotation = self._data.site_xmat[self._site].reshape(3, 3)
         closed = np.clip(1 - self._data.qpos[self._fingers].mean() / FINGER_STROKE, 0, 1)
-        return np.concatenate([self._data.site_xpos[self._site], matrix_to_euler(rotation), [closed]]).astype(np.float32)
+        return _join(self._data.site_xpos[self._site], rotation, float(closed))
+
+
+def _join(position: Array, rotation: Array, grip: float) -> NDArray[np.float32]:
+    return np.concatenate([position, matrix_to_euler(rotation), [grip]]).astype(np.float32)
 
 
 def _check_seven(values: NDArray[np.floating], name: str) -> Array:

@@ -1,0 +1,201 @@
+"""`collect`: record the tabletop arm in the raw DROID layout, with labelled motion windows beside the episodes."""
+
+import os
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
+from functools import partial
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vjepa2cli import config as configs
+from vjepa2cli.artifacts.provenance import provenance
+from vjepa2cli.artifacts.reports import write_report
+from vjepa2cli.data.video import write_video
+from vjepa2cli.errors import ArtifactError, ConfigError
+from vjepa2cli.files import digest_bytes, digest_file, digest_json, write_text
+from vjepa2cli.progress import SILENT, Progress
+from vjepa2cli.recordings.droid import read_episode, write_episode
+from vjepa2cli.settings import CollectConfig
+from vjepa2cli.simulation.motions import graspable, sample_motion
+from vjepa2cli.simulation.tabletop import Tabletop
+
+ROBOT = "vjepa2cli-tabletop"
+WINDOW_FRAMES, WINDOW_STRIDE = 8, 4
+_AXES = (("forward", "back"), ("left", "right"), ("up", "down"))
+_MOVED, _ASIDE, _STILL, _LIFTED = 0.07, 0.4, 0.01, 0.08
+
+
+def collect(out: str | Path, *, config: CollectConfig, workers: int = 1, progress: Progress = SILENT) -> Path:
+    """Record the episodes of `config` into the folder `out` and return it; whole episodes of an earlier run are kept.
+
+    Writes `episode_*/` in the raw DROID layout, `motion_windows.csv` and, last, `collection.json`. The result is a function of
+    the config alone, not of `workers` or of how often the run was stopped. Raises ConfigError where `out` was begun under
+    another config, DependencyError without MuJoCo or an offscreen GL.
+    """
+    out = Path(out)
+    _check(config)
+    _claim(out, config)
+    missing = [index for index in range(config.episodes) if not (out / _name(index)).is_dir()]
+    progress.start("collect", total=config.episodes, done=config.episodes - len(missing))
+    if missing and min(workers, len(missing)) > 1:
+        _record_in_processes(out, config, missing, min(workers, len(missing)), progress)
+    elif missing:
+        with closing(_open_environment(config)) as environment:
+            for index in missing:
+                _record(environment, out, config, index)
+                progress.advance()
+    progress.finish()
+    names = [_name(index) for index in range(config.episodes)]
+    windows = [row for name in names for row in _windows_of(out, name)]
+    write_text(
+        out / "motion_windows.csv", "\n".join(["video,start_frame,num_frames,label,episode", *map(_csv_row, windows)]) + "\n"
+    )
+    digests = {name: _digest_folder(out / name) for name in names}
+    body = {
+        "episodes": digests,
+        "recordings_digest": digest_json(digests),
+        "motion_windows": dict(sorted(Counter(label for _, _, label, _ in windows).items())),
+        "motion_windows_digest": digest_file(out / "motion_windows.csv"),
+    }
+    write_report(
+        out / "collection.json", "collection", body, provenance=provenance("collect", config, inputs={}, seed=config.seed)
+    )
+    return out
+
+
+def motion_windows(states: NDArray[np.floating]) -> Iterator[tuple[int, str]]:
+    """First frame and label of the windows of 8 frames, every 4, in which the hand's motion in `states` [T, 7] is beyond doubt.
+
+    forward, back (x), left, right (y), up, down (z): displaced by 7 cm or more along that axis and by less than 0.4 of it along
+    the others. still: never a centimetre from where the window began. What is neither has no label.
+    """
+    for start in range(0, len(states) - WINDOW_FRAMES + 1, WINDOW_STRIDE):
+        path = states[start : start + WINDOW_FRAMES, :3] - states[start, :3]
+        if np.linalg.norm(path, axis=1).max() < _STILL:
+            yield start, "still"
+            continue
+        axis = int(np.abs(path[-1]).argmax())
+        largest = abs(path[-1, axis])
+        if largest >= _MOVED and np.abs(np.delete(path[-1], axis)).max() < _ASIDE * largest:
+            yield start, _AXES[axis][0 if path[-1, axis] > 0 else 1]
+
+
+def _check(config: CollectConfig) -> None:
+    if config.image_size % 2:
+        raise ConfigError(f"image_size: {config.image_size} is odd; H.264 stores even sizes, take {config.image_size + 1}")
+    if not any(config.motions.model_dump().values()):
+        raise ConfigError("motions: every share is 0; give at least one motion a share above 0")
+
+
+def _claim(out: Path, config: CollectConfig) -> None:
+    """Hold `out` to one config, and sweep what a stopped run left half-written."""
+    saved = out / "config.yaml"
+    if saved.is_file():
+        difference = configs.first_difference(configs.load(saved, CollectConfig), config)
+        if difference is not None:
+            raise ConfigError(f"{out}: was begun with another config ({difference}); choose another --out, or delete this folder")
+    elif out.exists() and (not out.is_dir() or any(out.glob("episode_*"))):
+        raise ArtifactError(f"{out}: exists and was not begun by collect; choose another --out")
+    for leftover in out.glob("*.partial"):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    configs.save(config, saved)
+
+
+def _name(index: int) -> str:
+    return f"episode_{index:05d}"
+
+
+def _open_environment(config: CollectConfig) -> Tabletop:
+    return Tabletop(
+        image_size=config.image_size,
+        rate=config.rate,
+        num_objects=config.num_objects,
+        camera_jitter=config.camera_jitter,
+        light_jitter=config.light_jitter,
+    )
+
+
+def _record(environment: Tabletop, out: Path, config: CollectConfig, index: int) -> None:
+    """Play episode `index` and write its folder; every number in it is a function of (seed, index)."""
+    scene_seed = int(np.random.SeedSequence([config.seed, index]).generate_state(1)[0])
+    scene = environment.scene(scene_seed)
+    name, motion = sample_motion(
+        np.random.default_rng([config.seed, index]), config.motions, scene, max_translation=config.max_translation
+    )
+    observed = [environment.reset(seed=scene_seed)]
+    commanded = []
+    lifted = False
+    while len(observed) < config.frames_per_episode:
+        observed.append(environment.step(motion(observed[-1].state)))
+        commanded.append(environment.commanded)
+        lifted = lifted or bool((environment.object_positions()[:, 2] > _LIFTED).any())
+    target = graspable(scene) if name == "grasp" else None
+    write_episode(
+        out / _name(index),
+        {"exterior_1": np.stack([observation.frame for observation in observed])},
+        states=np.stack([observation.state for observation in observed]),
+        actions=np.stack([*commanded, observed[-1].state]),
+        rate=config.rate,
+        robot=ROBOT,
+        instruction="" if target is None else f"pick up the {target.colour} {target.shape}",
+        write_video=write_video,
+        extra={"success": lifted if target is not None else True, "motion": name, "scene_seed": scene_seed},
+    )
+
+
+_environment: Tabletop | None = None
+
+
+def _start_worker(config: CollectConfig) -> None:
+    """Open this process's environment once, and end the process with its parent, however that one ends."""
+    global _environment  # noqa: PLW0603 - a pool's initializer has no other place to leave what its tasks need
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _environment = _open_environment(config)
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _record_in_worker(out: Path, config: CollectConfig, index: int) -> None:
+    assert _environment is not None
+    _record(_environment, out, config, index)
+
+
+def _record_in_processes(out: Path, config: CollectConfig, indices: Sequence[int], workers: int, progress: Progress) -> None:
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(config,))
+    with pool:
+        try:
+            for done in as_completed([pool.submit(partial(_record_in_worker, out, config), index) for index in indices]):
+                done.result()
+                progress.advance()
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _windows_of(out: Path, name: str) -> list[tuple[str, int, str, str]]:
+    episode = read_episode(out / name)
+    video = episode.videos["exterior_1"].relative_to(out).as_posix()
+    return [(video, start, label, name) for start, label in motion_windows(episode.states)]
+
+
+def _csv_row(window: tuple[str, int, str, str]) -> str:
+    video, start, label, episode = window
+    return f"{video},{start},{WINDOW_FRAMES},{label},{episode}"
+
+
+def _digest_folder(folder: Path) -> str:
+    """SHA-256 over the names and contents of an episode's files."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return digest_bytes(*(f"{path.relative_to(folder).as_posix()} {digest_file(path)}\n".encode() for path in files))
