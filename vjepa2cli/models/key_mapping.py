@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vjepa2cli.errors import WeightsError
 from vjepa2cli.models.encoder import Encoder
+from vjepa2cli.models.fitting import Stated, fit_encoder, fit_predictor
 from vjepa2cli.models.predictor import Predictor
 
 StateDict = dict[str, Tensor]
@@ -141,6 +142,15 @@ def stated_numbers(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     probe = {"num_heads": config.get("num_attention_heads")}
     networks = {"encoder": encoder, "predictor": predictor, "probe": probe}
     return {network: {key: value for key, value in numbers.items() if value is not None} for network, numbers in networks.items()}
+
+
+def from_transformers(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[Encoder, Predictor | None]:
+    """The encoder and, where there is one, the predictor of a `transformers` V-JEPA 2; raises WeightsError as loading does."""
+    networks, stated = to_official_names(tensors), stated_numbers(config)
+    encoder = fit_encoder(networks.get("encoder", {}), Stated("transformers model: encoder", stated["encoder"]))
+    if "predictor" not in networks:
+        return encoder, None
+    return encoder, fit_predictor(networks["predictor"], Stated("transformers model: predictor", stated["predictor"]))
 
 
 def to_transformers(encoder: Encoder, predictor: Predictor | None) -> tuple[dict[str, Any], StateDict]:

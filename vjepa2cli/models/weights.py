@@ -1,0 +1,342 @@
+"""Weights: from every kind of source to a network that fits it strictly.
+
+A source is a model folder (ours, or one of transformers), a run directory that has one, a `.safetensors` or `.pt` file, the name
+of a released checkpoint whose file lies in the cache folder, or one of these after `untrained:` (same spec, fresh weights) or
+`pixels:` (pixel averages over the same patches).
+
+Where a file holds several encoders, the moving average is taken (`target_encoder`, else `ema_encoder`) before `encoder`: every
+released evaluation and the AC predictor were trained on it, and it is the default of the newest released hub code. The weights
+that transformers offers were converted from `encoder`; pass `checkpoint_key="encoder"` for features equal to theirs.
+"""
+
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from vjepa2cli import registry
+from vjepa2cli.errors import WeightsError
+from vjepa2cli.files import read_json
+from vjepa2cli.models.ac_predictor import AcPredictor
+from vjepa2cli.models.digests import encoder_digest, state_digest
+from vjepa2cli.models.encoder import Encoder
+from vjepa2cli.models.fitting import Stated, fit_ac_predictor, fit_encoder, fit_predictor, fit_probe
+from vjepa2cli.models.key_mapping import StateDict, from_transformers, stated_numbers, to_official_names, to_transformers
+from vjepa2cli.models.pixels import PixelEncoder, PixelSpec
+from vjepa2cli.models.predictor import Predictor
+from vjepa2cli.models.probe import AttentiveProbe
+
+__all__ = [
+    "encoder_digest",
+    "from_transformers",
+    "load_ac_predictor",
+    "load_encoder",
+    "load_predictor",
+    "load_probe",
+    "load_world_model_parts",
+    "state_digest",
+    "to_transformers",
+]
+
+Source = str | Path
+Device = torch.device | str
+
+_ENCODER_KEYS = ("target_encoder", "ema_encoder", "encoder")
+_PT_SUFFIXES = (".pt", ".pth", ".tar", ".bin")
+_V2_1_KEYS = ("norms_block.", "patch_embed_img.", "video_mod_embed", "predictor_embed.0.", "predictor_proj_context.")
+
+_CLASSIFIERS = "classifiers"
+_SIGNATURES = {
+    "ac_predictor": ("action_encoder.", "state_encoder."),
+    "predictor": ("predictor_", "mask_tokens."),
+    "probe": ("pooler.",),
+    "encoder": ("patch_embed.", "blocks.", "norms_block."),
+}
+"""How the names begin by which a state dict is known; the first that fits counts."""
+
+_RELEASED_AC = {
+    "kind": "ac_predictor",
+    "preprocessing": {"crop": 256, "geometry": "wide"},
+    "rate": 4.0,
+    "robot": "franka",
+    "trained_steps": 94_500,
+}
+"""What a model folder would say of the released V-JEPA 2-AC. Source: configs/train/vitg16/droid-256px-8f.yaml of the release."""
+
+_Network = TypeVar("_Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a source holds: a state dict a network under official names, the numbers it states of each, and its `config.json`.
+
+    Networks are "encoder", "target_encoder", "ema_encoder", "predictor", "ac_predictor" and "probe".
+    """
+
+    where: str
+    networks: Mapping[str, StateDict]
+    stated: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load_encoder(
+    source: Source, num_heads: int | None = None, *, checkpoint_key: str | None = None, device: Device = "cpu"
+) -> Encoder | PixelEncoder:
+    """Load an encoder; `num_heads` is needed only where the source does not say it (a bare `.pt` or `.safetensors`).
+
+    `checkpoint_key` picks one of several encoders in a file (see above). Raises WeightsError where the source is not found,
+    cannot be read or does not fit.
+    """
+    variant, _, rest = str(source).partition(":")
+    if variant in _VARIANTS:
+        return _VARIANTS[variant](load_encoder(rest, num_heads, checkpoint_key=checkpoint_key)).to(device)
+    checkpoint = read_checkpoint(source)
+    key = checkpoint_key or next((key for key in _ENCODER_KEYS if key in checkpoint.networks), "encoder")
+    return _load(checkpoint, key, fit_encoder, num_heads=num_heads).to(device)
+
+
+def load_predictor(source: Source, num_heads: int | None = None, *, device: Device = "cpu") -> Predictor:
+    """Load a pretraining predictor; see `load_encoder`."""
+    return _load(read_checkpoint(source), "predictor", fit_predictor, num_heads=num_heads).to(device)
+
+
+def load_ac_predictor(source: Source, num_heads: int | None = None, *, device: Device = "cpu") -> AcPredictor:
+    """Load an action-conditioned predictor; see `load_encoder`."""
+    return _load(read_checkpoint(source), "ac_predictor", fit_ac_predictor, num_heads=num_heads).to(device)
+
+
+def load_probe(source: Source, num_heads: int | None = None, *, device: Device = "cpu") -> AttentiveProbe:
+    """Load an attentive probe; see `load_encoder`."""
+    return _load(read_checkpoint(source), "probe", fit_probe, num_heads=num_heads).to(device)
+
+
+def load_world_model_parts(source: Source, device: Device = "cpu") -> tuple[Encoder | PixelEncoder, AcPredictor, dict[str, Any]]:
+    """The encoder and the AC predictor of a world model, and what its folder says of it (of a bare checkpoint: nothing).
+
+    An AC model folder names its encoder and the encoder's digest: a relative source is looked for from the working directory,
+    then from the model folder and the folders above it. Raises WeightsError where it is not found or is another encoder.
+    """
+    checkpoint = read_checkpoint(source)
+    ac = _load(checkpoint, "ac_predictor", fit_ac_predictor).to(device)
+    about = dict(checkpoint.config.get("vjepa2cli", {}))
+    named = about.get("encoder")
+    if named is None:
+        key = next((key for key in _ENCODER_KEYS if key in checkpoint.networks), "encoder")
+        return _load(checkpoint, key, fit_encoder).to(device), ac, about
+    encoder = load_encoder(_find_beside(Path(checkpoint.where), named["source"]), device=device)
+    if encoder_digest(encoder) != named["digest"]:
+        raise WeightsError(
+            f"{checkpoint.where}: was trained on the latents of another encoder than {named['source']} is now "
+            f"(digest {named['digest'][:12]}); restore that encoder, or precompute and post-train again"
+        )
+    return encoder, ac, about
+
+
+def read_checkpoint(source: Source) -> Checkpoint:
+    """Read whatever `source` names, as it is; raises WeightsError where it is not found, is damaged, or is of V-JEPA 2.1."""
+    path, released = _locate(str(source))
+    if path.is_dir():
+        checkpoint = _read_folder(path)
+    elif path.name.startswith("model") and path.suffix == ".safetensors" and (path.parent / "config.json").is_file():
+        checkpoint = _read_folder(path.parent)
+    elif path.suffix == ".safetensors":
+        checkpoint = Checkpoint(str(path), _networks(_read_safetensors(path), str(path)))
+    elif path.suffix in _PT_SUFFIXES:
+        checkpoint = Checkpoint(str(path), _networks(_read_pt(path), str(path)))
+    else:
+        raise WeightsError(f"{path}: is no checkpoint; give a model folder, a .safetensors, or a {'/'.join(_PT_SUFFIXES)} file")
+    for network, state in checkpoint.networks.items():
+        telling = next((name for name in state if name.startswith(_V2_1_KEYS)), None)
+        if telling is not None:
+            raise WeightsError(
+                f"{path}: is a V-JEPA 2.1 checkpoint ({network} holds {telling}); this version runs V-JEPA 2 and 2-AC, "
+                f"such as {', '.join(row.name for row in registry.RELEASED.values() if row.family in ('2', '2-ac'))}"
+            )
+    return _with_released_numbers(checkpoint, released) if released is not None else checkpoint
+
+
+def _load(
+    checkpoint: Checkpoint, network: str, fit: Callable[[StateDict, Stated], _Network], *, num_heads: int | None = None
+) -> _Network:
+    """Fit one network of a checkpoint, its numbers being those that the checkpoint states and, if it states none, `num_heads`."""
+    if network not in checkpoint.networks:
+        raise WeightsError(
+            f"{checkpoint.where}: holds no {network}; it holds {', '.join(sorted(checkpoint.networks)) or 'nothing'}"
+        )
+    numbers = dict(checkpoint.stated.get("encoder" if network in _ENCODER_KEYS else network, {}))
+    if num_heads is not None and numbers.setdefault("num_heads", num_heads) != num_heads:
+        raise WeightsError(f"{checkpoint.where}: num_heads: {num_heads} was asked for, the file says {numbers['num_heads']}")
+    return fit(checkpoint.networks[network], Stated(f"{checkpoint.where}: {network}", numbers))
+
+
+def _untrained(encoder: Encoder | PixelEncoder) -> Encoder | PixelEncoder:
+    """The same architecture with fresh weights, drawn by the released rule from seed 0."""
+    return Encoder(encoder.spec, generator=torch.Generator().manual_seed(0)).eval() if isinstance(encoder, Encoder) else encoder
+
+
+def _pixels(encoder: Encoder | PixelEncoder) -> Encoder | PixelEncoder:
+    """Pixel averages over the same patches and tubelets."""
+    spec = encoder.spec
+    return PixelEncoder(
+        PixelSpec(
+            patch_size=spec.patch_size,
+            tubelet_size=spec.tubelet_size,
+            in_channels=spec.in_channels,
+            crop=spec.crop,
+            num_frames=spec.num_frames,
+        )
+    ).eval()
+
+
+_VARIANTS: dict[str, Callable[[Encoder | PixelEncoder], Encoder | PixelEncoder]] = {"untrained": _untrained, "pixels": _pixels}
+
+
+def _locate(source: str) -> tuple[Path, registry.ReleasedModel | None]:
+    """The path of a source, and the released checkpoint that it is by its name."""
+    path = Path(source)
+    if path.exists():
+        return path, registry.released_file(path.name)
+    if source not in registry.RELEASED:
+        raise WeightsError(
+            f"{source}: no such file or folder, nor a released checkpoint;{registry.suggestion(source, registry.RELEASED)}"
+        )
+    released = registry.RELEASED[source]
+    path = registry.cache_folder() / released.file_name
+    if not path.is_file():
+        raise WeightsError(f"{source}: is not on this machine; put {released.url} at {path} ($VJEPA2_HOME names the folder)")
+    return path, released
+
+
+def _find_beside(folder: Path, source: str) -> str:
+    """`source` as it is, or, if it is a relative path that is not here, from `folder` and from those above it."""
+    prefix, separator, rest = source.rpartition(":")
+    if Path(rest).exists() or rest in registry.RELEASED:
+        return source
+    found = next((above / rest for above in (folder, *folder.absolute().parents) if (above / rest).exists()), None)
+    if found is None:
+        raise WeightsError(
+            f"{folder}: its encoder {rest} is neither here nor beside it; restore it, or run from where it was trained"
+        )
+    return f"{prefix}{separator}{found}"
+
+
+def _read_folder(path: Path) -> Checkpoint:
+    folder = next((folder for folder in (path, path / "model") if (folder / "config.json").is_file()), None)
+    if folder is None:
+        raise WeightsError(f"{path}: no config.json in it nor in its model/; give a model folder, or a run that has ended")
+    config = read_json(folder / "config.json")
+    tensors: StateDict = {}
+    for file in sorted(folder.glob("model*.safetensors")):
+        tensors |= _read_safetensors(file)
+    if not tensors:
+        raise WeightsError(
+            f"{folder}: no model*.safetensors in it; download the folder whole, or run the step that writes it again"
+        )
+    about = config.get("vjepa2cli", {})
+    kind = about.get("kind")
+    if kind in ("ac_predictor", "probe"):
+        numbers = about.get("spec") or {"num_heads": about["num_heads"]}
+        return Checkpoint(str(folder), {kind: tensors}, {kind: numbers}, config)
+    if config.get("model_type") != "vjepa2":
+        raise WeightsError(f"{folder}: holds a model of type {config.get('model_type')!r}, not 'vjepa2'")
+    stated = stated_numbers(config)
+    for network, key in (("encoder", "spec"), ("predictor", "predictor_spec")):
+        stated[network] = about.get(key, stated[network])
+    return Checkpoint(str(folder), to_official_names(tensors), stated, config)
+
+
+def _read_safetensors(path: Path) -> StateDict:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: is no whole safetensors file ({error}); download or write it again") from None
+
+
+def _read_pt(path: Path) -> Any:
+    try:
+        # torch warns of unusual pickles, which are refused below or load well.
+        with warnings.catch_warnings(action="ignore"):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        name = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it asks for {name[1]}" if name else "it is damaged, or holds other things"
+        raise WeightsError(
+            f"{path}: is no checkpoint of plain tensors: {reason}; nothing that could run code is opened"
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = re.split(r"[.\n]", str(error))[0] or type(error).__name__
+        raise WeightsError(f"{path}: is no checkpoint, or a damaged one ({reason}); download it again") from None
+
+
+def _networks(tree: Any, where: str) -> dict[str, StateDict]:
+    """The state dicts in a checkpoint: a training checkpoint, a probe file, or one network's tensors."""
+    if not isinstance(tree, dict):
+        raise WeightsError(f"{where}: holds a {type(tree).__name__}; a checkpoint is a dictionary of tensors or of state dicts")
+    nested = {key: _clean(tree[key]) for key in (*_ENCODER_KEYS, "predictor") if isinstance(tree.get(key), dict)}
+    heads = tree.get(_CLASSIFIERS)
+    if isinstance(heads, list):
+        if len(heads) != 1:
+            raise WeightsError(f"{where}: holds {len(heads)} probes; save the one that is wanted to a file of its own")
+        nested["probe"] = _clean(heads[0])
+    if not nested:
+        return _split(_clean(tree), where)
+    if "predictor" in nested and _kind(nested["predictor"]) == "ac_predictor":
+        nested["ac_predictor"] = nested.pop("predictor")
+    return nested
+
+
+def _clean(state: Mapping[str, Any]) -> StateDict:
+    """Without the prefixes of the wrappers that the released code trains in."""
+    return {
+        name.replace("module.", "").replace("backbone.", ""): value for name, value in state.items() if isinstance(value, Tensor)
+    }
+
+
+def _split(state: StateDict, where: str) -> dict[str, StateDict]:
+    """Tell what a flat dictionary of tensors is: one network, several under their keys, or a model of transformers."""
+    if any(name.removeprefix("vjepa2.").startswith("encoder.embeddings.") for name in state):
+        return to_official_names(state)
+    groups: dict[str, StateDict] = {}
+    for name, tensor in state.items():
+        key, _, rest = name.partition(".")
+        if key in (*_ENCODER_KEYS, "predictor"):
+            groups.setdefault(key, {})[rest] = tensor
+    if groups and sum(map(len, groups.values())) == len(state):
+        return groups
+    kind = _kind(state)
+    if kind is None:
+        raise WeightsError(f"{where}: holds no network of V-JEPA 2; its names begin {', '.join(sorted(state)[:3]) or 'nowhere'}")
+    return {kind: state}
+
+
+def _kind(state: StateDict) -> str | None:
+    return next((kind for kind, starts in _SIGNATURES.items() if any(name.startswith(starts) for name in state)), None)
+
+
+def _with_released_numbers(checkpoint: Checkpoint, released: registry.ReleasedModel) -> Checkpoint:
+    """Add what is known of a released file and its tensors do not tell: heads, crop, frames, and how its world model sees."""
+    size = registry.SIZES[released.size]
+    stated: dict[str, Mapping[str, Any]] = {}
+    for network, state in checkpoint.networks.items():
+        # A file of that name that holds another shape is somebody's own: nothing is known of it.
+        if network in _ENCODER_KEYS and _width(state, "norm.weight") == size.embed_dim:
+            stated["encoder"] = {"num_heads": size.num_heads, "crop": released.crop, "num_frames": released.frames}
+        elif released.predictor and _width(state, "predictor_norm.weight") == released.predictor.embed_dim:
+            stated[network] = {"num_heads": released.predictor.num_heads}
+        elif released.probe and _width(state, "linear.weight") == size.embed_dim:
+            stated[network] = {"num_heads": released.probe.num_heads}
+    config = {"vjepa2cli": _RELEASED_AC} if released.family == "2-ac" and "ac_predictor" in stated else checkpoint.config
+    return replace(checkpoint, stated=stated, config=config)
+
+
+def _width(state: StateDict, key: str) -> int:
+    return state[key].shape[-1] if key in state else 0
