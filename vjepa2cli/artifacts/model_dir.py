@@ -24,6 +24,13 @@ def save_model(path: Path, config: dict[str, Any], tensors: Mapping[str, Tensor]
         (partial / WEIGHTS).write_bytes(save(held, metadata={"format": "pt"}))
 
 
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: dict[str, str]) -> None:
+    """Write one `.safetensors` file, whole or not at all; the same content gives the same bytes."""
+    held = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    with replaced_atomically(path) as partial:
+        partial.write_bytes(save(held, metadata=metadata))
+
+
 def find_model(path: Path) -> Path:
     """The model folder at `path`: itself, or `model/` in a run directory; raises ArtifactError where there is none."""
     for folder in (path, path / "model"):
