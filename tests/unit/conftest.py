@@ -1,0 +1,49 @@
+"""Tiny models on disk, with random weights, for the tests of what stands on them."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+
+from vjepa2cli.artifacts.model_dir import save_model
+from vjepa2cli.models.ac_predictor import AcPredictor, AcPredictorSpec
+from vjepa2cli.models.encoder import Encoder, EncoderSpec
+from vjepa2cli.models.weights import encoder_digest, load_encoder, to_transformers
+
+ENCODER = EncoderSpec(embed_dim=24, depth=1, num_heads=2, crop=32, num_frames=4)
+MakeModel = Callable[..., Path]
+
+
+@pytest.fixture
+def tiny_encoder(tmp_path: Path) -> Path:
+    """A model folder with an encoder of 2 x 2 patches a frame."""
+    config, tensors = to_transformers(Encoder(ENCODER, generator=torch.Generator().manual_seed(0)), None)
+    save_model(tmp_path / "encoder", config, tensors)
+    return tmp_path / "encoder"
+
+
+@pytest.fixture
+def tiny_world_model(tmp_path: Path, tiny_encoder: Path) -> MakeModel:
+    """`make(prefix="", trained_steps=1, robot="tabletop", **spec)` writes the folder of a post-trained model and returns it."""
+
+    def make(prefix: str = "", trained_steps: int = 1, robot: str = "tabletop", rate: float = 4.0, **changes: object) -> Path:
+        source = f"{prefix}{tiny_encoder}"
+        encoder = load_encoder(source)
+        numbers = {"latent_dim": encoder.spec.embed_dim, "embed_dim": 16, "depth": 1, "num_heads": 2, "grid_h": 2, "grid_w": 2}
+        spec = AcPredictorSpec(**(numbers | {"layer_norm": isinstance(encoder, Encoder)} | changes))  # type: ignore[arg-type]
+        ac = AcPredictor(spec, generator=torch.Generator().manual_seed(1))
+        about = {
+            "kind": "ac_predictor",
+            "spec": asdict(spec),
+            "encoder": {"source": source, "digest": encoder_digest(encoder)},
+            "preprocessing": {"crop": 32, "geometry": "centre"},
+            "rate": rate,
+            "robot": robot,
+            "trained_steps": trained_steps,
+        }
+        save_model(tmp_path / "posttrain" / "model", {"vjepa2cli": about}, ac.state_dict())
+        return tmp_path / "posttrain"
+
+    return make

@@ -1,0 +1,105 @@
+"""What a world model says of itself, who trained it on what and how it wants its frames, and the one way to open it."""
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vjepa2cli.data.poses import pose_compose
+from vjepa2cli.data.transforms import frame_transform
+from vjepa2cli.errors import PlanningError
+from vjepa2cli.models.ac_predictor import AcPredictor
+from vjepa2cli.models.encoder import Encoder
+from vjepa2cli.models.pixels import PixelEncoder
+from vjepa2cli.models.weights import encoder_digest, load_ac_predictor, load_world_model_parts, read_checkpoint, state_digest
+from vjepa2cli.models.world_model import WorldModel
+
+_BASELINES = ("untrained", "pixels")
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """The record beside an AC predictor's weights; `rate` in Hz, `preprocessing` the crop in pixels and the geometry.
+
+    A released checkpoint keeps no record: its `trained_steps`, `rate` and `robot` are None, and it is taken as trained.
+    """
+
+    source: str
+    digest: str
+    encoder_source: str
+    encoder_digest: str
+    preprocessing: dict[str, Any]
+    trained_steps: int | None
+    rate: float | None
+    robot: str | None
+
+    @property
+    def encoder(self) -> str:
+        """Whether the encoder is `trained`, or one of the baselines `untrained` and `pixels`."""
+        prefix = self.encoder_source.partition(":")[0]
+        return prefix if prefix in _BASELINES else "trained"
+
+    def require_trained(self) -> None:
+        """Raise PlanningError where nobody trained the predictor or the encoder."""
+        if self.trained_steps == 0:
+            raise PlanningError(
+                f"{self.source}: nobody trained this model (trained_steps: 0), so its plan would mean nothing; "
+                "give the run directory of a 'vjepa2 posttrain' that has ended"
+            )
+        if self.encoder != "trained":
+            raise PlanningError(
+                f"{self.source}: its encoder is the baseline {self.encoder_source!r}, which nobody trained; post-train on the "
+                "latents of a pretrained encoder to plan ('vjepa2 evaluate' takes baselines)"
+            )
+
+    def to_tree(self) -> dict[str, Any]:
+        """The card as plain JSON types."""
+        return asdict(self) | {"encoder": self.encoder}
+
+
+def load_world_model(source: str | Path, *, device: torch.device | str = "cpu") -> WorldModel:
+    """Load the encoder and the AC predictor of a run directory, a model folder or a released checkpoint, ready for uint8 frames.
+
+    Raises WeightsError where one of them is not found, does not fit, or is not the one that it was trained with.
+    """
+    return open_world_model(source, device=device)[0]
+
+
+def open_world_model(source: str | Path, *, device: torch.device | str = "cpu") -> tuple[WorldModel, ModelCard]:
+    """A world model with its card; see `load_world_model`."""
+    encoder, ac, about = load_world_model_parts(source, device)
+    card = _card(source, ac, about, encoder)
+    preprocessing = card.preprocessing
+    transform = partial(frame_transform, crop=preprocessing["crop"], geometry=preprocessing["geometry"])
+    return WorldModel(encoder, ac, preprocessing=preprocessing, compose=pose_compose, transform=transform), card
+
+
+def open_predictor(source: str | Path, *, device: torch.device | str = "cpu") -> tuple[WorldModel, ModelCard]:
+    """A world model for latents, with its card: the encoder is left out where the model folder names it."""
+    about = dict(read_checkpoint(source).config.get("vjepa2cli", {}))
+    if "encoder" not in about:
+        return open_world_model(source, device=device)
+    ac = load_ac_predictor(source, device=device)
+    card = _card(source, ac, about, None)
+    return WorldModel(None, ac, preprocessing=card.preprocessing, compose=pose_compose), card
+
+
+def _card(source: str | Path, ac: AcPredictor, about: dict[str, Any], encoder: Encoder | PixelEncoder | None) -> ModelCard:
+    named = about.get("encoder")
+    if named is None:
+        assert encoder is not None
+        named = {"source": str(source), "digest": encoder_digest(encoder)}
+    # A released checkpoint was trained on the wide geometry; see the transform of the same name.
+    crop = encoder.spec.crop if encoder is not None else None
+    return ModelCard(
+        source=str(source),
+        digest=state_digest(ac),
+        encoder_source=named["source"],
+        encoder_digest=named["digest"],
+        preprocessing=about.get("preprocessing", {"crop": crop, "geometry": "wide"}),
+        trained_steps=about.get("trained_steps"),
+        rate=about.get("rate"),
+        robot=about.get("robot"),
+    )
