@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,3 +63,17 @@ def test_weights_list_tells_what_is_here(vjepa2: Command, tmp_path: Path) -> Non
     listed = json.loads(vjepa2("weights", "list", "--json", env={"VJEPA2_HOME": str(tmp_path)}).stdout)["weights"]
     assert {row["name"]: row["url"] for row in listed} == {row.name: row.url for row in RELEASED.values()}
     assert [row["name"] for row in listed if row["present"]] == [model.name]
+
+
+@pytest.mark.parametrize(("verdicts", "code"), [((True, None), 0), ((True, False), 1)])
+def test_doctor_fails_where_one_check_does(verdicts: tuple[bool | None, ...], code: int) -> None:
+    script = (
+        "import sys\nfrom vjepa2cli import diagnosis\nfrom vjepa2cli.cli import main\n"
+        f"checks = [diagnosis.Check(f'thing {{ok}}', ok, 'found', 'do this') for ok in {verdicts!r}]\n"
+        "diagnosis.diagnose = lambda: checks\nsys.argv = ['vjepa2', 'doctor', *sys.argv[1:]]\nmain()"
+    )
+    command = [sys.executable, "-c", script]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (shown.returncode, shown.stderr) == (code, "")
+    assert ("FAIL  thing False  found; do this" in shown.stdout) is (False in verdicts)
+    assert json.loads(subprocess.run([*command, "--json"], capture_output=True, check=False).stdout)["ok"] is (code == 0)

@@ -34,6 +34,7 @@ for step in (
     steps.report,
 ):
     app.command(rich_help_panel="Steps")(step)
+app.command(rich_help_panel="Utilities")(inspection.doctor)
 app.add_typer(inspection.config_app, name="config", rich_help_panel="Utilities")
 app.add_typer(inspection.weights_app, name="weights", rich_help_panel="Utilities")
 

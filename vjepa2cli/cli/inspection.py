@@ -93,3 +93,18 @@ def list_weights(as_json: Json = False) -> None:
     console.emit(
         {"folder": str(folder), "weights": weights}, f"{text}\n\nFiles in {folder} are found by these names.", as_json=as_json
     )
+
+
+def doctor(as_json: Json = False) -> None:
+    """Check versions, devices, video codecs, the simulator and the disk; each red line says what to do."""
+    from vjepa2cli.diagnosis import diagnose
+
+    with console.step_output():
+        checks = diagnose()
+    words: dict[bool | None, tuple[str, str]] = {True: ("ok", "green"), False: ("FAIL", "red"), None: ("note", "yellow")}
+    healthy = all(check.ok is not False for check in checks)
+    rows = [(words[check.ok][0], check.name, "; ".join(filter(None, [check.detail, check.remedy]))) for check in checks]
+    text = console.table(("", "what", "found"), rows, colours=[words[check.ok][1] for check in checks])
+    console.emit({"ok": healthy, "checks": [asdict(check) for check in checks]}, text, as_json=as_json)
+    if not healthy:
+        raise typer.Exit(1)
