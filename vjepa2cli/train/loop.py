@@ -55,7 +55,7 @@ def fit(task: Task, run: RunDirectory, *, engine: Engine, config: TrainingConfig
     done = run.latest_step()
     if done:
         engine.load(run.checkpoint(done))
-    run.rewind_metrics(done)
+    run.rewind_metrics(done or -1)  # without a checkpoint, step 0 is evaluated again
     progress.start(description, total=config.steps, done=done)
     began = time.monotonic()
     if not done:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from vjepa2cli import config as configs
-from vjepa2cli.errors import ConfigError, TrainingError
+from vjepa2cli.errors import StaleArtifactError, TrainingError
 from vjepa2cli.files import write_json, write_text
 from vjepa2cli.settings import TrainingConfig
 
@@ -24,7 +24,7 @@ class RunDirectory:
     def __init__(self, path: Path, *, config: TrainingConfig, provenance: dict[str, Any], leader: bool) -> None:
         """Create or reopen the directory; only the `leader` (rank 0) writes.
 
-        Raises ConfigError where the run was started with another config or other inputs, TrainingError where another process
+        Raises StaleArtifactError where the run was started with another config or other inputs, TrainingError where another process
         holds it.
         """
         self.path, self._leader = path, leader
@@ -54,16 +54,16 @@ class RunDirectory:
         if saved.exists():
             difference = configs.first_difference(configs.load(saved, type(config)), config)
             if difference:
-                raise ConfigError(
-                    f"{self.path}: was started with another config: {difference}; use a new --run-dir, or remove this one"
+                raise StaleArtifactError(
+                    f"{self.path}: was started with another config: {difference}; use a new --run-dir, or --replace to start over"
                 )
         known = self.path / "provenance.json"
         if known.exists():
             before, now = json.loads(known.read_text(encoding="utf-8"))["inputs"], provenance["inputs"]
             changed = sorted(name for name in before | now if before.get(name) != now.get(name))
             if changed:
-                raise ConfigError(
-                    f"{self.path}: was started on other data ({changed[0]} has changed); use a new --run-dir, or remove this one"
+                raise StaleArtifactError(
+                    f"{self.path}: was started on other data ({changed[0]} has changed); use a new --run-dir, or --replace to start over"
                 )
 
     def latest_step(self) -> int:
