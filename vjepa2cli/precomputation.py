@@ -70,7 +70,7 @@ def precompute(
 def _states(videos: VideoStore, entry: VideoEntry) -> npt.NDArray[np.float32]:
     states = videos.states(entry.key)
     assert states is not None
-    return states
+    return np.asarray(states, dtype=np.float32)
 
 
 def _common_rate(entries: Sequence[VideoEntry], config: PrecomputeConfig) -> float:

@@ -218,6 +218,7 @@ class AcPredictorConfig(Section):
     depth: Count = 4
     num_heads: Count = 3
     mlp_ratio: Positive = 4.0
+    absolute_positions: bool = False
     residual: bool = False
     standardise_inputs: bool = False
     conditioning_init_std: Positive = 0.02

@@ -96,14 +96,14 @@ class ClipBatches:
     def __init__(
         self,
         sources: Sequence[ClipSource],
-        read: Callable[[str], Pixels],
+        read: Callable[[ClipSource], Pixels],
         *,
         shape: ClipShape,
         tubelet_size: int,
         batch_size: int,
         seed: int,
     ) -> None:
-        """`read(key)` gives all frames of a video [F, Y, X, 3]; raises InputError where there is no video."""
+        """`read(source)` gives all frames of a video [F, Y, X, 3]; raises InputError where there is no video."""
         if not sources:
             raise InputError("the store holds no video to train on; ingest more, or lower val_fraction")
         self._sources, self._read, self._shape = list(sources), read, shape
@@ -127,7 +127,7 @@ class ClipBatches:
         indices = np.minimum(start + stride * np.arange(self._shape.num_frames), source.num_frames - 1)
         if row < round(self._shape.static_fraction * self._batch_size):
             indices = np.repeat(indices[:: self._tubelet_size], self._tubelet_size)
-        frames = self._cache.get(source.key, lambda: self._read(source.key))[indices]
+        frames = self._cache.get(source.key, lambda: self._read(source))[indices]
         return np.asarray(
             augment_clip(
                 frames,
@@ -140,7 +140,7 @@ class ClipBatches:
         )
 
 
-def fixed_clips(sources: Sequence[ClipSource], read: Callable[[str], Pixels], *, shape: ClipShape, count: int) -> Tensor:
+def fixed_clips(sources: Sequence[ClipSource], read: Callable[[ClipSource], Pixels], *, shape: ClipShape, count: int) -> Tensor:
     """The middles of `count` evenly spread videos, always the same: float32 [count, 3, F, crop, crop]."""
     chosen = [sources[index * len(sources) // count] for index in range(count)]
     clips = []
@@ -148,7 +148,7 @@ def fixed_clips(sources: Sequence[ClipSource], read: Callable[[str], Pixels], *,
         stride = stride_of(source.fps, shape.fps)
         start = max(0, (source.num_frames - (shape.num_frames - 1) * stride - 1) // 2)
         indices = np.minimum(start + stride * np.arange(shape.num_frames), source.num_frames - 1)
-        clips.append(torch.as_tensor(frame_transform(read(source.key)[indices], crop=shape.crop)).transpose(0, 1))
+        clips.append(torch.as_tensor(frame_transform(read(source)[indices], crop=shape.crop)).transpose(0, 1))
     return torch.stack(clips)
 
 

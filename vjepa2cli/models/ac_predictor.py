@@ -24,6 +24,7 @@ from vjepa2cli.models.layers import (
 from vjepa2cli.tokens import TokenGrid
 
 _EXTRINSICS_DIM = 6
+_SINE_BASE = 10000.0
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class AcPredictorSpec:
     """The numbers that make an AC predictor over latents of width `latent_dim`.
 
     grid_h, grid_w: rows and columns of a frame's tokens; None stands for a square.
+    absolute_positions: patch tokens also carry fixed sine and cosine codes of their row and column. Rotary positions only show once
+        attention has sharpened, which a small network on a short budget never reaches; the released weights do without.
     residual: the network puts out the change of the latents, not the latents.
     layer_norm: the latents it was trained on are layer-normed, and so is each prediction before it is fed back.
     *_mean, *_std: numbers that actions and states are standardised by before they are embedded; None leaves them as they are.
@@ -47,6 +50,7 @@ class AcPredictorSpec:
     grid_h: int | None = None
     grid_w: int | None = None
     use_extrinsics: bool = False
+    absolute_positions: bool = False
     residual: bool = False
     layer_norm: bool = True
     action_mean: tuple[float, ...] | None = None
@@ -151,7 +155,10 @@ class AcPredictor(nn.Module):
         ]
         if spec.use_extrinsics:
             tokens.append(self.extrinsics_encoder(extrinsics).unsqueeze(2))
-        return torch.cat((*tokens, self.predictor_embed(latents)), dim=2)
+        patches = self.predictor_embed(latents)
+        if spec.absolute_positions:
+            patches = patches + _sine_codes(*self._grid(latents.shape[2]), spec.embed_dim, device=patches.device)
+        return torch.cat((*tokens, patches), dim=2)
 
     def _rotary(
         self, first_frame: int, num_frames: int, tokens_per_frame: int, num_patches: int, *, device: torch.device
@@ -177,6 +184,18 @@ def _standardised(x: Tensor, mean: tuple[float, ...] | None, std: tuple[float, .
     if mean is None or std is None:
         return x
     return (x - x.new_tensor(mean)) / x.new_tensor(std)
+
+
+def _sine_codes(rows: int, columns: int, dim: int, *, device: torch.device) -> Tensor:
+    """Fixed codes of a grid's places, [rows * columns, dim]: sines and cosines of the row, then of the column.
+
+    Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.5, in two dimensions.
+    """
+    ids = torch.arange(rows * columns, device=device)
+    frequencies = _SINE_BASE ** -(torch.arange(dim // 4, device=device) / (dim // 4))
+    angles = torch.stack((ids // columns, ids % columns), dim=-1).unsqueeze(-1) * frequencies  # [HW, 2, dim / 4]
+    codes = torch.cat((angles.sin(), angles.cos()), dim=-1).flatten(1)
+    return torch.nn.functional.pad(codes, (0, dim - codes.shape[1]))
 
 
 def _block_causal_mask(first_frame: int, num_frames: int, tokens_per_frame: int, *, device: torch.device) -> Tensor | None:

@@ -67,7 +67,7 @@ def _name_ranks() -> None:
         missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
         if missing:
             raise TrainingError(
-                f"srun started {os.environ['WORLD_SIZE']} tasks but {' and '.join(missing)} is not set; export it, or use torchrun"
+                f"srun started {os.environ['WORLD_SIZE']} tasks but {' and '.join(missing)} is not set; export it or use torchrun"
             )
         return
     with socket.socket() as free:

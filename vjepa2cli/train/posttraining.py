@@ -149,6 +149,7 @@ def ac_predictor_spec(store: LatentStore, episodes: list[int], config: Posttrain
         state_dim=states.shape[-1],
         grid_h=height,
         grid_w=width,
+        absolute_positions=chosen.absolute_positions,
         residual=chosen.residual,
         layer_norm=store.layer_norm,
         action_mean=_numbers(actions.mean(axis=0)) if standardise else None,

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,6 +36,7 @@ from vjepa2cli.train.run_directory import RunDirectory
 from vjepa2cli.train.schedules import ema_momentum
 
 _EVALUATION_CLIPS = 32
+_EVALUATION_BATCH = 8
 _EVALUATION_STEP = 2**40
 
 
@@ -137,11 +140,15 @@ class PretrainTask:
         self.module = PretrainModule(
             encoder, predictor, context_loss_weight=config.context_loss_weight, precision=config.precision
         ).to(device)
+
+        def read(source: ClipSource) -> npt.NDArray[np.uint8]:
+            return store.frames(source.key, 0, source.num_frames)
+
         train, held_out = (_sources(store, split) for split in ("train", "val"))
         self._batches = ClipBatches(
-            train, store.frames, shape=config.clip, tubelet_size=spec.tubelet_size, batch_size=config.batch_size, seed=config.seed
+            train, read, shape=config.clip, tubelet_size=spec.tubelet_size, batch_size=config.batch_size, seed=config.seed
         )
-        self._evaluation = fixed_clips(held_out or train, store.frames, shape=config.clip, count=_EVALUATION_CLIPS)
+        self._evaluation = fixed_clips(held_out or train, read, shape=config.clip, count=_EVALUATION_CLIPS)
 
     def param_groups(self) -> list[dict[str, Any]]:
         """Encoder and predictor, matrices with weight decay and the rest without."""
@@ -170,7 +177,8 @@ class PretrainTask:
     def evaluate(self, step: int) -> dict[str, float]:
         """Loss under fixed masks, and rank and spread of the target features, on fixed held-out clips; `step` plays no part."""
         losses, features = [], []
-        for part in self._evaluation.split(8):
+        for start in range(0, len(self._evaluation), _EVALUATION_BATCH):
+            part = self._evaluation[start : start + _EVALUATION_BATCH]
             clip = part.to(self._device)
             loss, _ = self.module((clip, self._masks(_EVALUATION_STEP, len(part), range(len(part)))))
             losses.append(float(loss) * len(part))

@@ -64,7 +64,8 @@ class ProbeModule(nn.Module):
     def correct(self, features: LabelledFeatures, *, device: torch.device) -> Tensor:
         """Whether each head is right on each window: [heads, M] bool."""
         right = []
-        for tokens, labels in zip(features.tokens.split(_PART), features.labels.split(_PART), strict=True):
+        for start in range(0, len(features), _PART):
+            tokens, labels = features.tokens[start : start + _PART], features.labels[start : start + _PART]
             with autocast(self._precision, device):
                 chosen = [head(tokens.to(device, torch.float32)).argmax(dim=-1).cpu() for head in self.heads]
             right.append(torch.stack(chosen) == labels)
@@ -79,6 +80,8 @@ class ProbeTask:
     ) -> None:
         """`selection` chooses the head; it is no part of what is reported."""
         self._train, self._selection, self._config, self._device = train, selection, config, device
+        labels = train.labels.numpy()
+        self._rows_of = {int(label): np.flatnonzero(labels == label) for label in np.unique(labels)}
         spec = ProbeSpec(
             embed_dim=train.tokens.shape[-1],
             num_classes=num_classes,
@@ -97,9 +100,8 @@ class ProbeTask:
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Windows drawn evenly over the classes, so that a rare motion is not ignored."""
         rng = np.random.default_rng([self._config.seed, step])
-        classes = self._train.labels.unique()
-        wanted = classes[torch.from_numpy(rng.integers(len(classes), size=self._config.batch_size))]
-        rows = [int(rng.choice(torch.nonzero(self._train.labels == label).flatten().numpy())) for label in wanted]
+        wanted = rng.choice(list(self._rows_of), size=self._config.batch_size)
+        rows = [int(rng.choice(self._rows_of[label])) for label in wanted.tolist()]
         return self._train.tokens[rows].to(self._device, torch.float32), self._train.labels[rows].to(self._device)
 
     def after_step(self, step: int) -> None:
