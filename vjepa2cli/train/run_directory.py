@@ -24,8 +24,8 @@ class RunDirectory:
     def __init__(self, path: Path, *, config: TrainingConfig, provenance: dict[str, Any], leader: bool) -> None:
         """Create or reopen the directory; only the `leader` (rank 0) writes.
 
-        Raises StaleArtifactError where the run was started with another config or other inputs, TrainingError where another process
-        holds it.
+        Raises StaleArtifactError where the run was started with another config or other inputs, TrainingError where another
+        process holds it.
         """
         self.path, self._leader = path, leader
         self._lease: IO[str] | None = None
@@ -63,7 +63,8 @@ class RunDirectory:
             changed = sorted(name for name in before | now if before.get(name) != now.get(name))
             if changed:
                 raise StaleArtifactError(
-                    f"{self.path}: was started on other data ({changed[0]} has changed); use a new --run-dir, or --replace to start over"
+                    f"{self.path}: was started on other data ({changed[0]} has changed); "
+                    "use a new --run-dir, or --replace to start over"
                 )
 
     def latest_step(self) -> int:
