@@ -32,7 +32,7 @@ class AcPredictorSpec:
     """The numbers that make an AC predictor over latents of width `latent_dim`.
 
     grid_h, grid_w: rows and columns of a frame's tokens; None stands for a square.
-    absolute_positions: patch tokens also carry fixed sine and cosine codes of their row and column. Rotary positions only show once
+    absolute_positions: patch tokens also carry fixed sine codes of their row and column. Rotary positions only show once
         attention has sharpened, which a small network on a short budget never reaches; the released weights do without.
     residual: the network puts out the change of the latents, not the latents.
     layer_norm: the latents it was trained on are layer-normed, and so is each prediction before it is fed back.
