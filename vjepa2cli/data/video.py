@@ -6,10 +6,11 @@ mirroring by metadata, and pixels that are not square, are applied here, so nobo
 
 import errno
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,10 +28,14 @@ from vjepa2cli.data.file_faults import (
     refuse_frames_beyond_end,
     refuse_missing_matroska_bytes,
 )
+from vjepa2cli.data.orientation import orientation, turned
 from vjepa2cli.errors import VideoError
 from vjepa2cli.files import replaced_atomically
 
 Pixels = NDArray[np.uint8]
+
+# How the note on frames that are lost in the middle begins.
+DAMAGED = "damaged packets passed over"
 
 _FALLBACK_RATE = 25.0
 # Matroska and FLV round timestamps to whole milliseconds.
@@ -70,26 +75,16 @@ def probe_video(path: str | Path) -> VideoInfo:
 
 
 def iterate_frames(
-    path: str | Path, *, short_side: int | None = None, notes: list[str] | None = None
+    path: str | Path, *, fps: float | None = None, short_side: int | None = None, notes: list[str] | None = None
 ) -> Iterator[tuple[float, int, Pixels]]:
-    """Yield (seconds from the first frame, index, pixels uint8 [Y, X, 3]) of every frame that decodes, one at a time.
+    """Yield (seconds from the first frame, number in the file, pixels uint8 [Y, X, 3]), one frame at a time.
 
-    Frames are resized as they come so that the shorter side is `short_side`; all have the first one's size. What had to be mended
-    (damaged packets, missing timestamps, a change of size) is appended to `notes`. Raises VideoError where nothing decodes
-    and, after the last whole frame, where the file is cut short.
+    Every frame that decodes, or at `fps` the one that is shown at each instant, so frames repeat where the video is slower.
+    Frames are resized as they come so that the shorter side is `short_side`; all have the first one's size. What had to be
+    mended (damaged packets, missing timestamps, a change of size) is appended to `notes`. Raises VideoError where nothing
+    decodes and, after the last whole frame, where the file is cut short.
     """
-    path = Path(path)
-    notes = [] if notes is None else notes
-    with _opened(path) as (container, stream):
-        size: tuple[int, int] | None = None
-        coded: tuple[int, int] | None = None
-        for time, index, frame in _decoded(path, container, stream, notes=notes):
-            if size is None or coded is None:
-                size, coded = _display_size(frame, stream, short_side=short_side), (frame.height, frame.width)
-            elif coded != (frame.height, frame.width):
-                coded = (frame.height, frame.width)
-                notes.append(f"the frame size changes at frame {index}; later frames are resized to {size[1]}x{size[0]}")
-            yield time, index, _upright(frame, size)
+    return _frames(Path(path), start=0.0, fps=fps, short_side=short_side, notes=[] if notes is None else notes)
 
 
 def read_clip(
@@ -108,28 +103,25 @@ def read_clip(
     for name, value in (("num_frames", num_frames), ("fps", fps), ("short_side", short_side)):
         if value is not None and not value > 0:
             raise VideoError(f"{path}: {name}: {value} is not positive")
-    path = Path(path)
-    with _opened(path) as (container, stream):
-        rate = _rate(stream)
-        chosen: list[tuple[float, Pixels]] = []
-        size: tuple[int, int] | None = None
-        held: Any = None
-        for time, frame in _sampled(_decoded(path, container, stream, notes=[]), start=start, fps=fps, rate=rate):
-            size = size or _display_size(frame, stream, short_side=short_side)
-            chosen.append((time, chosen[-1][1] if frame is held else _upright(frame, size)))
-            held = frame
-            if len(chosen) == num_frames:
-                break
+    frames = _frames(Path(path), start=start, fps=fps, short_side=short_side, notes=[])
+    with closing(frames):
+        chosen = list(islice(frames, num_frames))
     if not chosen or (num_frames is not None and len(chosen) < num_frames):
-        wanted = "no frame" if num_frames is None else f"{len(chosen)} of {num_frames} frames"
+        rate = "its own rate" if fps is None else f"{fps:g} fps"
         raise VideoError(
-            f"{path}: {wanted} from {start:g} s on at {fps or rate:.4g} fps: the video is too short; "
-            "ask for fewer frames, a higher fps or an earlier start"
+            f"{path}: the video is too short: it has {len(chosen)} of {num_frames or 'the'} frames from {start:g} s on "
+            f"at {rate}; ask for fewer frames, a higher fps or an earlier start"
         )
-    timestamps = np.array([time for time, _ in chosen], np.float64)
+    timestamps = np.array([time for time, _, _ in chosen], np.float64)
     if fps is None:
-        fps = (len(chosen) - 1) / (timestamps[-1] - timestamps[0]) if len(chosen) > 1 else rate
-    return Clip(np.stack([pixels for _, pixels in chosen]), float(fps), timestamps, str(path))
+        span = timestamps[-1] - timestamps[0]
+        fps = (len(chosen) - 1) / span if span > 0 else probe_video(path).fps
+    return Clip(np.stack([pixels for _, _, pixels in chosen]), float(fps), timestamps, str(path))
+
+
+def use_one_thread() -> None:
+    """Keep OpenCV to one thread in this process, for a process that has siblings on the other cores."""
+    cv2.setNumThreads(1)
 
 
 def read_image(path: str | Path) -> Pixels:
@@ -255,7 +247,7 @@ def _decoded(path: Path, container: Any, stream: Any, *, notes: list[str]) -> It
     if last_is_corrupt:
         raise VideoError(f"{path}: the file is cut short after {index} frames; copy or download it again")
     if damaged:
-        notes.append(f"damaged packets passed over: {damaged}")
+        notes.append(f"{DAMAGED}: {damaged}")
     if mended:
         notes.append(f"missing or disordered timestamps set from the rate of {rate:.4g} fps: {mended}")
 
@@ -268,20 +260,39 @@ def _packets(container: Any, stream: Any) -> Iterator[Any]:
         return
 
 
+def _frames(
+    path: Path, *, start: float, fps: float | None, short_side: int | None, notes: list[str]
+) -> Generator[tuple[float, int, Pixels], None, None]:
+    with _opened(path) as (container, stream):
+        size: tuple[int, int] | None = None
+        coded = (0, 0)
+        last = (-1, np.empty(0, np.uint8))
+        decoded = _decoded(path, container, stream, notes=notes)
+        for time, index, frame in _sampled(decoded, start=start, fps=fps, rate=_rate(stream)):
+            if size is None:
+                size, coded = _display_size(frame, stream, short_side=short_side), (frame.height, frame.width)
+            elif coded != (frame.height, frame.width):
+                coded = (frame.height, frame.width)
+                notes.append(f"the frame size changes at frame {index}; later frames are resized to {size[1]}x{size[0]}")
+            if last[0] != index:
+                last = (index, _upright(frame, size))
+            yield time, index, last[1]
+
+
 def _sampled(
     frames: Iterator[tuple[float, int, Any]], *, start: float, fps: float | None, rate: float
-) -> Iterator[tuple[float, Any]]:
-    """Yield (its own timestamp, frame): each from `start` on, or at `fps` the one that is shown at each instant."""
+) -> Iterator[tuple[float, int, Any]]:
+    """Each frame from `start` on, or at `fps` the one that is shown at each instant, the last one for 1 / rate seconds."""
     if fps is None:
-        yield from ((time, frame) for time, _, frame in frames if time >= start - _TIME_TOLERANCE)
+        yield from (item for item in frames if item[0] >= start - _TIME_TOLERANCE)
         return
-    shown: tuple[float, Any] | None = None
+    shown: tuple[float, int, Any] | None = None
     step = 0
-    for time, _, frame in frames:
-        while shown is not None and start + step / fps < time - _TIME_TOLERANCE:
+    for item in frames:
+        while shown is not None and start + step / fps < item[0] - _TIME_TOLERANCE:
             yield shown
             step += 1
-        shown = (time, frame)
+        shown = item
     while shown is not None and start + step / fps < shown[0] + 1 / rate - _TIME_TOLERANCE:
         yield shown
         step += 1
@@ -295,42 +306,21 @@ def _rate(stream: Any) -> float:
     return _FALLBACK_RATE
 
 
-def _orientation(frame: Any) -> tuple[int, int, int, int]:
-    """Signs (a, b, c, d) of the display matrix: column' = a*column + c*row, row' = b*column + d*row; others leave it as it is."""
-    try:
-        matrices = [np.frombuffer(bytes(item), "<i4") for item in frame.side_data if item.type.name == "DISPLAYMATRIX"]
-    except ValueError:
-        # PyAV raises on side data newer than its enumeration; the angle is then all there is.
-        turns = {90: (0, -1, 1, 0), -90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), -180: (-1, 0, 0, -1)}
-        return turns.get(int(frame.rotation), (1, 0, 0, 1))
-    if not matrices or len(matrices[0]) != 9:
-        return 1, 0, 0, 1
-    a, b, c, d = (int(np.sign(round(int(matrices[0][at]) / 65536))) for at in (0, 1, 3, 4))
-    return (a, b, c, d) if (a and d and not b and not c) or (b and c and not a and not d) else (1, 0, 0, 1)
-
-
 def _display_size(frame: Any, stream: Any, *, short_side: int | None) -> tuple[int, int]:
     """(height, width) of the upright picture with square pixels."""
     aspect = float(stream.sample_aspect_ratio or 1)
     width = max(1, round(frame.width * aspect)) if math.isfinite(aspect) and 0.1 < aspect < 10 else frame.width
     height = frame.height
-    if _orientation(frame)[1]:
+    if orientation(frame)[1]:
         height, width = width, height
     scale = short_side / min(height, width) if short_side else 1
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _upright(frame: Any, size: tuple[int, int]) -> Pixels:
-    a, b, c, d = _orientation(frame)
+    signs = orientation(frame)
     pixels: Pixels = frame.to_ndarray(format="rgb24")
-    pixels = resize(pixels, (size[1], size[0]) if b else size)
-    if b:
-        pixels = pixels.transpose(1, 0, 2)
-    if (c if b else a) < 0:
-        pixels = pixels[:, ::-1]
-    if (b if b else d) < 0:
-        pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)
+    return turned(resize(pixels, (size[1], size[0]) if signs[1] else size), signs)
 
 
 def _encode(path: Path, partial: Path, frames: Iterable[Pixels], fps: float) -> None:

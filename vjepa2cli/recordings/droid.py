@@ -5,7 +5,6 @@ Source: https://droid-dataset.github.io, the raw release.
 
 import io
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from vjepa2cli.errors import RecordingError
 from vjepa2cli.files import replaced_atomically, write_json
 from vjepa2cli.recordings.episode import CAMERAS, Camera, Episode
+from vjepa2cli.recordings.folders import walk_folders
 
 _TRAJECTORY = "trajectory.h5"
 _MOVIES = Path("recordings") / "MP4"
@@ -43,10 +43,9 @@ def is_episode(folder: Path) -> bool:
 def find_episodes(root: Path) -> list[Path]:
     """Folders at or below `root` that are laid out as episodes, sorted; unfinished ones (`*.partial`) are passed over."""
     found = []
-    for folder, below, _ in os.walk(root, followlinks=True):
-        below[:] = sorted(name for name in below if not name.endswith(".partial"))
-        if is_episode(Path(folder)):
-            found.append(Path(folder))
+    for folder, below, _ in walk_folders(root):
+        if is_episode(folder):
+            found.append(folder)
             below.clear()
     return sorted(found)
 
