@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +65,13 @@ class Window:
 
 @dataclass(frozen=True)
 class _Source:
-    """One input: `open` yields its frames, at their own rate `fps`; a `still` is an image."""
+    """One input: `open` yields its frames, at their own rate `fps`, and notes what it mended; a `still` is an image."""
 
     name: str
     open: Callable[[], Iterator[TimedFrame]]
     fps: Callable[[], float]
     still: bool = False
+    notes: list[str] = field(default_factory=list)
 
 
 def encode(
@@ -164,7 +165,13 @@ def _of_folder(folder: Path) -> list[_Source]:
 def _of_file(path: Path, name: str) -> _Source:
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return _Source(name, lambda: iter([(0.0, read_image(path))]), lambda: 1.0, still=True)
-    return _Source(name, lambda: ((time, pixels) for time, _, pixels in iterate_frames(path)), lambda: probe_video(path).fps)
+    notes: list[str] = []
+
+    def read() -> Iterator[TimedFrame]:
+        notes.clear()
+        return ((time, pixels) for time, _, pixels in iterate_frames(path, notes=notes))
+
+    return _Source(name, read, lambda: probe_video(path).fps, notes=notes)
 
 
 def _of_store(path: Path) -> list[_Source]:
@@ -277,6 +284,7 @@ def _describe(source: _Source, features: Features) -> dict[str, Any]:
         "shape": list(features.tokens.shape),
         "num_frames": features.num_frames,
         "padded_frames": features.padded_frames,
+        "notes": list(source.notes),
         "last_timestamp": float(features.timestamps[-1]),
         "digest": digest_bytes(features.tokens.tobytes(), features.timestamps.tobytes()),
     }
