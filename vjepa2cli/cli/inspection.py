@@ -10,7 +10,7 @@ from vjepa2cli.cli import console
 from vjepa2cli.cli.steps import Json, Overrides
 
 config_app = typer.Typer(no_args_is_help=True, help="List, show, check and resolve configurations.")
-weights_app = typer.Typer(no_args_is_help=True, help="Released checkpoints.")
+weights_app = typer.Typer(no_args_is_help=True, help="Released checkpoints, and fresh encoders.")
 
 Source = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A preset's name or a YAML file.")]
 
@@ -93,6 +93,31 @@ def list_weights(as_json: Json = False) -> None:
     console.emit(
         {"folder": str(folder), "weights": weights}, f"{text}\n\nFiles in {folder} are found by these names.", as_json=as_json
     )
+
+
+@weights_app.command("init")
+def initialise_weights(
+    source: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A config of pretrain.")],
+    out: Annotated[Path, typer.Option(help="The model folder to write.")],
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Write the encoder that a pretraining would start from: what the untrained and pixel baselines are made of."""
+    import torch
+
+    from vjepa2cli import config
+    from vjepa2cli.artifacts.model_dir import save_model
+    from vjepa2cli.models.encoder import Encoder
+    from vjepa2cli.models.weights import state_digest, to_transformers
+    from vjepa2cli.settings import PretrainConfig
+    from vjepa2cli.train.pretraining import encoder_spec
+
+    settings = config.load(source, PretrainConfig, overrides=overrides or ())
+    encoder = Encoder(encoder_spec(settings), generator=torch.Generator().manual_seed(settings.seed))
+    tree, tensors = to_transformers(encoder, None)
+    about = tree["vjepa2cli"] | {"trained_steps": 0, "digest": state_digest(encoder)}
+    save_model(out, tree | {"vjepa2cli": about}, tensors)
+    console.emit({"out": str(out), "digest": about["digest"]}, str(out), as_json=as_json)
 
 
 def doctor(as_json: Json = False) -> None:

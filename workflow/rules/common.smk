@@ -134,10 +134,8 @@ def labels(wildcards, input):
 
 def encoder_source(wildcards, input):
     """Which encoder makes the latents: the pretrained one, its untrained twin, or none but the pixels."""
-    run_dir = str(Path(input.encoder).parent)
-    return (
-        run_dir if wildcards.encoder == "trained" else f"{wildcards.encoder}:{run_dir}"
-    )
+    folder = str(Path(input.encoder).parent)
+    return folder if wildcards.encoder == "trained" else f"{wildcards.encoder}:{folder}"
 
 
 def reports():

@@ -19,11 +19,30 @@ rule pretrain:
         "vjepa2 pretrain {params.store:q} --run-dir {params.run_dir:q} --config {input.config:q} --replace > {log:q} 2>&1"
 
 
+# The baselines need the shape of the encoder and not its weights, so they need not wait for the pretraining.
+rule initialise:
+    input:
+        config=resolved("pretrain"),
+    output:
+        config=f"{RESULTS}/initial/config.json",
+    log:
+        f"{RESULTS}/logs/initialise.log",
+    threads: 1
+    params:
+        model=subpath(output.config, parent=True),
+    shell:
+        "vjepa2 weights init {input.config:q} --out {params.model:q} > {log:q} 2>&1"
+
+
 rule precompute:
     input:
         config=resolved("precompute"),
         store=f"{RESULTS}/robot.zarr.json",
-        encoder=rules.pretrain.output.report,
+        encoder=lambda wildcards: (
+            rules.pretrain.output.report
+            if wildcards.encoder == "trained"
+            else rules.initialise.output.config
+        ),
     output:
         latents=f"{RESULTS}/latents/{{encoder}}.h5",
     log:
