@@ -1,4 +1,4 @@
-"""What the released code computes with small random weights, to 1e-5 in float32 (the files were made on another machine's CPU)."""
+"""What the released code computes with small random weights, to 1e-5 in float32 (the files come from another machine)."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The same numbers as transformers' V-JEPA 2 with random tiny weights, through the key mapping, so that a bare clone proves parity."""
+"""The numbers of transformers' V-JEPA 2 with random tiny weights, through the key mapping: parity that a bare clone can prove."""
 
 import os
 import warnings
