@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from functools import partial
 from multiprocessing import get_context, parent_process
@@ -24,12 +25,13 @@ from vjepa2cli.progress import SILENT, Progress
 from vjepa2cli.recordings.droid import read_episode, write_episode
 from vjepa2cli.settings import CollectConfig
 from vjepa2cli.simulation.motions import graspable, sample_motion
+from vjepa2cli.simulation.offscreen import import_mujoco
 from vjepa2cli.simulation.tabletop import Tabletop
 
 ROBOT = "vjepa2cli-tabletop"
 WINDOW_FRAMES, WINDOW_STRIDE = 8, 4
 _AXES = (("forward", "back"), ("left", "right"), ("up", "down"))
-_MOVED, _ASIDE, _STILL, _LIFTED = 0.07, 0.4, 0.01, 0.08
+_MOVED, _ASIDE, _STILL, _LIFTED = 0.06, 0.5, 0.01, 0.08
 
 
 def collect(out: str | Path, *, config: CollectConfig, workers: int = 1, progress: Progress = SILENT) -> Path:
@@ -73,7 +75,7 @@ def collect(out: str | Path, *, config: CollectConfig, workers: int = 1, progres
 def motion_windows(states: NDArray[np.floating]) -> Iterator[tuple[int, str]]:
     """First frame and label of the windows of 8 frames, every 4, in which the hand's motion in `states` [T, 7] is beyond doubt.
 
-    forward, back (x), left, right (y), up, down (z): displaced by 7 cm or more along that axis and by less than 0.4 of it along
+    forward, back (x), left, right (y), up, down (z): displaced by 6 cm or more along that axis and by less than half of it along
     the others. still: never a centimetre from where the window began. What is neither has no label.
     """
     for start in range(0, len(states) - WINDOW_FRAMES + 1, WINDOW_STRIDE):
@@ -88,10 +90,12 @@ def motion_windows(states: NDArray[np.floating]) -> Iterator[tuple[int, str]]:
 
 
 def _check(config: CollectConfig) -> None:
+    """Refuse what cannot be recorded before anything is written."""
     if config.image_size % 2:
         raise ConfigError(f"image_size: {config.image_size} is odd; H.264 stores even sizes, take {config.image_size + 1}")
     if not any(config.motions.model_dump().values()):
         raise ConfigError("motions: every share is 0; give at least one motion a share above 0")
+    import_mujoco()
 
 
 def _claim(out: Path, config: CollectConfig) -> None:
@@ -179,6 +183,11 @@ def _record_in_processes(out: Path, config: CollectConfig, indices: Sequence[int
             for done in as_completed([pool.submit(partial(_record_in_worker, out, config), index) for index in indices]):
                 done.result()
                 progress.advance()
+        except BrokenProcessPool:
+            raise ArtifactError(
+                f"{out}: a worker process was killed, perhaps for want of memory; "
+                "run the same command again with fewer --workers, whole episodes are kept"
+            ) from None
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
