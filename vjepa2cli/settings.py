@@ -219,6 +219,7 @@ class AcPredictorConfig(Section):
     num_heads: Count = 3
     mlp_ratio: Positive = 4.0
     absolute_positions: bool = False
+    condition_patches: bool = False
     residual: bool = False
     standardise_inputs: bool = False
     conditioning_init_std: Positive = 0.02
@@ -304,6 +305,9 @@ class EvaluateConfig(StepConfig):
     max_actions: Count = 8
     distance: Range = (0.10, 0.20)
     tolerance: Positive = 0.04
+    num_objects: Annotated[int, Field(ge=0, le=6)] = 2
+    camera_jitter: Annotated[float, Field(ge=0)] = 0.0
+    light_jitter: Fraction = 0.1
     num_videos: Annotated[int, Field(ge=0)] = 4
     cem: CemConfig = CemConfig()
 

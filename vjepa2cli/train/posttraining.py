@@ -150,6 +150,7 @@ def ac_predictor_spec(store: LatentStore, episodes: list[int], config: Posttrain
         grid_h=height,
         grid_w=width,
         absolute_positions=chosen.absolute_positions,
+        condition_patches=chosen.condition_patches,
         residual=chosen.residual,
         layer_norm=store.layer_norm,
         action_mean=_numbers(actions.mean(axis=0)) if standardise else None,
