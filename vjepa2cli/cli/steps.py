@@ -123,10 +123,11 @@ def ingest(
             lambda: run(sources, out, labels=labels, config=settings, workers=workers, progress=progress), out, replace=replace
         )
     if summary is not None:
-        write_json(summary, result)
+        write_json(summary, dict(result))
     for refused in result["refused"]:
         console.say(f"refused {refused['source']}: {refused['reason']}")
-    console.emit(result, f"{out}: {result['videos']} videos, {len(result['refused'])} refused", as_json=as_json)
+    text = f"{out}: {result['videos']} videos, {result['frames']} frames, {len(result['refused'])} refused"
+    console.emit(dict(result), text, as_json=as_json)
 
 
 def pretrain(
@@ -169,7 +170,9 @@ def encode(
 
     with console.step_output() as progress:
         result = run(inputs, model=model, out=out, config=settings, pca=pca, device=_device(device), progress=progress)
-    console.emit({"written": [str(path) for path in result]}, "\n".join(str(path) for path in result), as_json=as_json)
+    for refused in result["refused"]:
+        console.say(f"refused {refused['source']}: {refused['reason']}")
+    console.emit(result, "\n".join([*result["written"], *result["drawn"]]), as_json=as_json)
 
 
 def precompute(
@@ -280,8 +283,8 @@ def plan(
 
     with console.step_output():
         result = run(obs, goal, model=model, state=pose, config=settings, out=out, device=_device(device))
-    lines = [" ".join(f"{value:+.4f}" for value in action) for action in result.actions]
-    console.emit({"actions": [list(action) for action in result.actions], "out": str(out)}, "\n".join(lines), as_json=as_json)
+    lines = [" ".join(f"{value:+.4f}" for value in action) for action in result.actions.tolist()]
+    console.emit(result.to_tree() | {"out": str(out)}, "\n".join(lines), as_json=as_json)
 
 
 def _numbers(state: str | None) -> list[float] | None:
