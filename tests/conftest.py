@@ -33,3 +33,25 @@ def vjepa2() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=cwd, timeout=300)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def snakemake() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the workflow in a folder, at the smallest size: `snakemake(folder, "--dry-run")`; results lie in `results/` there."""
+
+    def run(folder: Path, *options: str | Path) -> subprocess.CompletedProcess[str]:
+        place = ["--snakefile", REPOSITORY / "Snakefile", "--directory", folder]
+        how = ["--configfile", REPOSITORY / "tests/workflow/smallest.yaml", "--cores", "2"]
+        command = [sys.executable, "-m", "snakemake", *map(str, [*place, *how, *options])]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY, timeout=600)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, snakemake: Callable[..., subprocess.CompletedProcess[str]]) -> Path:
+    """A folder in which the workflow has run to its end at the smallest size; whoever changes it works on a copy."""
+    folder = tmp_path_factory.mktemp("workflow")
+    ended = snakemake(folder)
+    assert ended.returncode == 0, ended.stdout[-6000:] + ended.stderr[-6000:]
+    return folder

@@ -1,0 +1,179 @@
+"""The workflow: one command a rule, nothing to do twice, and an edited value re-runs exactly what depends on it."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).parents[2]
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def planned(ended: subprocess.CompletedProcess[str]) -> set[str]:
+    """Names of the rules that a dry run would run; of `resolve_config` with the step."""
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    blocks = re.split(r"\n(?=(?:local)?rule \w+:)", ended.stdout + ended.stderr)
+    rules = set()
+    for block in blocks:
+        named = re.match(r"(?:local)?rule (\w+):", block)
+        wildcard = re.search(r"wildcards: step=(\w+)", block)
+        if named and named[1] != "all":
+            rules.add(f"config {wildcard[1]}" if wildcard else named[1])
+    return rules
+
+
+def altered(folder: Path, **changes: object) -> Path:
+    """A config file that differs from the one of the tests."""
+    tree = yaml.safe_load((REPOSITORY / "tests/workflow/smallest.yaml").read_text())
+    for key, value in changes.items():
+        tree[key] = tree[key] | value if isinstance(value, dict) else value
+    file = folder / "altered.yaml"
+    file.write_text(yaml.safe_dump(tree))
+    return file
+
+
+@pytest.mark.slow
+def test_second_run_has_nothing_to_do(finished_run: Path, snakemake: Command) -> None:
+    again = snakemake(finished_run, "--dry-run")
+    assert "Nothing to be done" in again.stdout + again.stderr
+    assert planned(again) == set()
+
+
+JUDGED = {"validate", "evaluate", "report"}
+TRAINED = {"precompute", "posttrain", "probe", *JUDGED}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("step", "value", "dependants"),
+    [
+        ("collect", {"seed": 7}, {"collect", "ingest", "pretrain", *TRAINED}),
+        ("ingest", {"split_seed": 7}, {"ingest", "pretrain", *TRAINED}),
+        ("pretrain", {"optimizer": {"lr": 1e-4}}, {"pretrain", *TRAINED}),
+        ("precompute", {"batch_frames": 32}, {"precompute", "posttrain", *JUDGED}),
+        ("posttrain", {"seed": 7}, {"posttrain", *JUDGED}),
+        ("probe", {"seed": 7}, {"probe", "report"}),
+        ("validate", {"horizon": 2}, {"validate", "report"}),
+        ("evaluate", {"tolerance": 0.05}, {"evaluate", "report"}),
+        ("report", {"title": "another"}, {"report"}),
+    ],
+)
+def test_an_edited_value_reruns_exactly_what_depends_on_it(
+    finished_run: Path, snakemake: Command, tmp_path: Path, step: str, value: dict[str, object], dependants: set[str]
+) -> None:
+    before = yaml.safe_load((REPOSITORY / "tests/workflow/smallest.yaml").read_text())["overrides"]
+    file = altered(tmp_path, overrides={step: before.get(step, {}) | value})
+    assert planned(snakemake(finished_run, "--dry-run", "--configfile", file)) == {f"config {step}", *dependants}
+
+
+@pytest.mark.slow
+def test_another_results_folder_starts_afresh_and_leaves_the_first_alone(
+    finished_run: Path, snakemake: Command, tmp_path: Path
+) -> None:
+    everything = planned(snakemake(finished_run, "--dry-run", "--configfile", altered(tmp_path, results="others")))
+    assert {"collect", "ingest", "pretrain", *TRAINED} <= everything
+
+
+@pytest.mark.slow
+def test_edited_training_starts_over_and_the_rest_stays(finished_run: Path, snakemake: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished_run, folder, symlinks=True)
+    before = json.loads((folder / "results/posttrain/trained/report.json").read_text())
+    pretrained = (folder / "results/pretrain/report.json").stat().st_mtime_ns
+    overrides = {"posttrain": {"steps": 4, "checkpoint_every": 2, "evaluate_every": 2}}
+    ended = snakemake(folder, "--configfile", altered(tmp_path, overrides=overrides), "results/posttrain/trained/report.json")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    after = json.loads((folder / "results/posttrain/trained/report.json").read_text())
+    assert (before["steps"], after["steps"]) == (12, 4)
+    assert "replacing" in (folder / "results/logs/posttrain-trained.log").read_text()
+    assert (folder / "results/pretrain/report.json").stat().st_mtime_ns == pretrained
+
+
+@pytest.mark.slow
+def test_a_training_that_was_killed_goes_on_from_its_checkpoint_when_it_is_retried(
+    finished_run: Path, snakemake: Command, tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished_run, folder, symlinks=True)
+    shutil.rmtree(folder / "results/pretrain")
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile"), "--directory", str(folder)]
+    command += ["--configfile", str(REPOSITORY / "tests/workflow/smallest.yaml"), "--cores", "2", "--retries", "1"]
+    with subprocess.Popen([*command, "results/pretrain/report.json"], stderr=subprocess.PIPE, text=True, cwd=REPOSITORY) as run:
+        _kill_a_child_after(run, folder / "results/pretrain/checkpoints/step_00000004", "pretrain")
+        _, said = run.communicate(timeout=120)
+    assert run.returncode == 0, said
+    assert "of them done before" in (folder / "results/logs/pretrain.log").read_text()
+    weights = "results/pretrain/model/model.safetensors"
+    assert (folder / weights).read_bytes() == (finished_run / weights).read_bytes()
+
+
+def _kill_a_child_after(run: subprocess.Popen[str], sign: Path, verb: str) -> None:
+    """Kill the process below `run` that runs `vjepa2 VERB`, once `sign` is there."""
+    until = time.monotonic() + 120
+    while not sign.exists():
+        assert time.monotonic() < until
+        assert run.poll() is None
+        time.sleep(0.01)
+    for child in psutil.Process(run.pid).children(recursive=True):
+        if verb in child.cmdline():
+            child.send_signal(signal.SIGKILL)
+
+
+def test_every_rule_is_one_call_of_the_command() -> None:
+    text = "\n".join(path.read_text() for path in (REPOSITORY / "workflow/rules").glob("*.smk"))
+    shells = re.findall(r"shell:\n((?:\s+\"[^\n]*\n)+)", text)
+    assert len(shells) == len(re.findall(r"^rule \w+:", text, re.MULTILINE))
+    for shell in shells:
+        assert re.findall(r"\bvjepa2 \w+", shell) == [re.search(r"vjepa2 \w+", shell)[0]]  # type: ignore[index]
+        assert not re.search(r"&&|;|\|", shell)
+
+
+def test_every_rule_has_a_log_and_no_run_directory_is_an_output() -> None:
+    text = "\n".join(path.read_text() for path in (REPOSITORY / "workflow/rules").glob("*.smk"))
+    assert len(re.findall(r"^    log:", text, re.MULTILINE)) == len(re.findall(r"^rule \w+:", text, re.MULTILINE))
+    assert "directory(" not in text
+
+
+@pytest.mark.parametrize("name", ["default", "ci", "real"])
+def test_shipped_configurations_plan(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if name == "real":
+        request.getfixturevalue("shared")
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "all", "--nolock"]
+    command += ["--configfile", f"config/{name}.yaml", "--config", f"results={tmp_path}"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"data": "/nowhere"}, "no such file or folder; set `data`"),
+        ({"resluts": "x"}, "resluts"),
+        ({"simulate": True, "episodes": ["robot/droid"]}, "a run has one robot"),
+        ({"encoders": ["untrained"]}, "trained"),
+    ],
+)
+def test_a_faulty_configuration_is_refused_with_a_reason(tmp_path: Path, change: dict[str, object], says: str) -> None:
+    tree = yaml.safe_load((REPOSITORY / "config/real.yaml").read_text()) | change
+    (tmp_path / "faulty.yaml").write_text(yaml.safe_dump(tree))
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--nolock", "--configfile", str(tmp_path / "faulty.yaml")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    assert ended.returncode == 1
+    assert says in ended.stdout + ended.stderr
+
+
+def test_lint_is_clean() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--lint"], capture_output=True, text=True, check=False, cwd=REPOSITORY
+    )
+    assert ended.returncode == 0
+    assert "good condition" in ended.stdout + ended.stderr
