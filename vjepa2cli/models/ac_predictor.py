@@ -34,7 +34,7 @@ class AcPredictorSpec:
     grid_h, grid_w: rows and columns of a frame's tokens; None stands for a square.
     absolute_positions: patch tokens also carry fixed sine codes of their row and column. Rotary positions only show once
         attention has sharpened, which a small network on a short budget never reaches; the released weights do without.
-    condition_patches: the embeddings of a frame's action and state are also added to each of its patch tokens, for the same reason.
+    condition_patches: the embeddings of a frame's action and state are also added to each of its patches, for the same reason.
     residual: the network puts out the change of the latents, not the latents.
     layer_norm: the latents it was trained on are layer-normed, and so is each prediction before it is fed back.
     *_mean, *_std: numbers that actions and states are standardised by before they are embedded; None leaves them as they are.
