@@ -9,7 +9,6 @@ import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,8 +18,11 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
+from vjepa2cli.artifacts.video_entry import VideoEntry, Window, plain
 from vjepa2cli.errors import ArtifactError
 from vjepa2cli.files import digest_json, read_json, write_json
+
+__all__ = ["SCHEMA", "EntryWriter", "VideoEntry", "VideoStore", "VideoStoreWriter", "Window"]
 
 SCHEMA = 1
 
@@ -32,41 +34,12 @@ _VIDEOS = "videos"
 _METADATA = "zarr.json"
 
 
-@dataclass(frozen=True)
-class Window:
-    """A labelled stretch of a video: frames `start` to `start + num_frames` of the stored ones."""
-
-    start: int
-    num_frames: int
-    label: str
-
-
-@dataclass(frozen=True)
-class VideoEntry:
-    """One stored video. `episode` groups what must share a split; `source` is relative to the folder that was ingested."""
-
-    key: str
-    num_frames: int
-    height: int
-    width: int
-    fps: float
-    source: str
-    source_digest: str
-    split: str
-    episode: str
-    robot: str | None
-    windows: tuple[Window, ...]
-    has_states: bool
-    digest: str
-    notes: tuple[str, ...]
-
-
 class VideoStore:
     """A finished store, read by slices; it may be pickled to the workers of a data loader."""
 
     def __init__(self, path: Path, attributes: Mapping[str, Any]) -> None:
         self.path = path
-        self.entries: tuple[VideoEntry, ...] = tuple(_entry(item) for item in attributes["entries"])
+        self.entries: tuple[VideoEntry, ...] = tuple(VideoEntry.parse(item) for item in attributes["entries"])
         self.refused: list[dict[str, str]] = [dict(item) for item in attributes["refused"]]
         self.digest: str = attributes["digest"]
         self.provenance: dict[str, Any] = dict(attributes["provenance"])
@@ -182,27 +155,45 @@ class VideoStoreWriter:
             if not _is_alive(int(path.name.split(".")[-2])):
                 shutil.rmtree(path, ignore_errors=True)
 
-    def reopen(self) -> None:
+    def indices(self, key: str) -> NDArray[np.int64]:
+        """Number of each frame of a finished entry in its source, int64 [F]."""
+        numbers: NDArray[np.int64] = zarr.open_array(self.path / _VIDEOS / key / "indices", mode="r", zarr_format=3)[:]
+        return numbers
+
+    def entry(self, key: str) -> "EntryWriter":
+        """A context in which one video is written; it appears in the store only by `EntryWriter.finish`."""
+        self._reopen()
+        return EntryWriter(self.path / _VIDEOS, key, codec=self._config["codec"], shard_frames=self._config["shard_frames"])
+
+    def relabel(self, key: str, windows: Sequence[Window], *, episode: str) -> None:
+        """Give a finished entry these labelled windows and this episode."""
+        before = self.find(key)
+        assert before is not None
+        after = before | {"windows": plain(windows), "episode": episode}
+        if after != before:
+            self._reopen()
+            _write_group(self.path / _VIDEOS / key, after)
+
+    def remove(self, key: str) -> None:
+        """Remove an entry, if it is there."""
+        if self.find(key) is not None:
+            self._reopen()
+            shutil.rmtree(self.path / _VIDEOS / key)
+
+    def _reopen(self) -> None:
         """Mark the store as unfinished, before anything in it changes."""
         attributes = _root_attributes(self.path) or {}
         if attributes.get("complete"):
             _write_group(self.path, attributes | {"complete": False})
-
-    def entry(self, key: str) -> "EntryWriter":
-        """A context in which one video is written; it appears in the store only by `EntryWriter.finish`."""
-        return EntryWriter(self.path / _VIDEOS, key, codec=self._config["codec"], shard_frames=self._config["shard_frames"])
-
-    def relabel(self, key: str, windows: Sequence[Window]) -> None:
-        """Replace the labelled windows of a finished entry."""
-        attributes = self.find(key)
-        assert attributes is not None
-        _write_group(self.path / _VIDEOS / key, attributes | {"windows": _plain(windows)})
 
     def finalise(
         self, splits: Mapping[str, str], *, refused: Sequence[Mapping[str, str]], provenance: Mapping[str, Any]
     ) -> VideoStore:
         """List all finished entries, their splits by key and what was refused; mark the store complete. Writes only changes."""
         entries = [attributes | {"key": key, "split": splits[key]} for key, attributes in self.finished().items()]
+        for item in entries:
+            # Where a source lay matters to the next ingest alone; the store itself may be moved.
+            item.pop("origin", None)
         content = [[item["key"], item["digest"], item["split"], item["windows"]] for item in entries]
         attributes = {
             "schema": SCHEMA,
@@ -265,14 +256,10 @@ class EntryWriter:
         *,
         windows: Sequence[Window] = (),
         rows: Mapping[str, NDArray[Any]] | None = None,
-        timestamps: NDArray[np.float64] | None = None,
     ) -> None:
-        """Write what is left, `rows` such as states [F, 7], and the attributes; then the entry takes its place in the store.
-
-        `timestamps` replaces those of the frames where the recording knows better. An older entry of the same key gives way.
-        """
+        """Write what is left, `rows` such as states [F, 7], and the attributes; then the entry takes its place in the store."""
         self._flush()
-        times = np.asarray(self._timestamps if timestamps is None else timestamps, np.float64)
+        times = np.asarray(self._timestamps, np.float64)
         arrays = {"timestamps": times, "indices": np.asarray(self._indices, np.int64)} | dict(rows or {})
         for name, values in sorted(arrays.items()):
             assert len(values) == self.num_frames, name
@@ -282,7 +269,7 @@ class EntryWriter:
         shape = {"num_frames": self.num_frames, "height": height, "width": width, "has_states": "states" in arrays}
         described = dict(attributes) | shape
         digest = digest_json([self._digest.hexdigest(), shape, described["source"], described["fps"]])
-        _write_group(self._partial, described | {"windows": _plain(windows), "digest": digest})
+        _write_group(self._partial, described | {"windows": plain(windows), "digest": digest})
         self._take_place(digest)
 
     def _take_place(self, digest: str) -> None:
@@ -339,16 +326,6 @@ def _root_attributes(path: Path) -> dict[str, Any] | None:
 def _write_group(path: Path, attributes: Mapping[str, Any]) -> None:
     """Write a group's metadata document whole or not at all. Source: Zarr v3 core specification, group metadata."""
     write_json(path / _METADATA, {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)})
-
-
-def _entry(item: Mapping[str, Any]) -> VideoEntry:
-    windows = tuple(Window(**window) for window in item["windows"])
-    names = ("key", "num_frames", "height", "width", "fps", "source", "source_digest", "split", "episode", "robot", "has_states")
-    return VideoEntry(**{name: item[name] for name in names}, windows=windows, digest=item["digest"], notes=tuple(item["notes"]))
-
-
-def _plain(windows: Sequence[Window]) -> list[dict[str, Any]]:
-    return [{"start": window.start, "num_frames": window.num_frames, "label": window.label} for window in windows]
 
 
 def _is_alive(process: int) -> bool:

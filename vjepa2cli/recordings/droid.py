@@ -19,7 +19,7 @@ from vjepa2cli.recordings.episode import CAMERAS, Camera, Episode
 from vjepa2cli.recordings.folders import walk_folders
 
 _TRAJECTORY = "trajectory.h5"
-_MOVIES = Path("recordings") / "MP4"
+MOVIES = Path("recordings") / "MP4"
 _METADATA_NAMES: dict[Camera, tuple[str, str]] = {
     "exterior_1": ("ext1_cam_serial", "left_mp4_path"),
     "exterior_2": ("ext2_cam_serial", "right_mp4_path"),
@@ -37,7 +37,7 @@ class VideoWriter(Protocol):
 
 def is_episode(folder: Path) -> bool:
     """Whether a folder is laid out as one episode; its trajectory may still be missing or damaged."""
-    return (folder / _TRAJECTORY).is_file() or (folder / _MOVIES).is_dir()
+    return (folder / _TRAJECTORY).is_file() or (folder / MOVIES).is_dir()
 
 
 def find_episodes(root: Path) -> list[Path]:
@@ -119,10 +119,10 @@ def write_episode(
         "hdf5_path": f"{folder.name}/{_TRAJECTORY}",
     } | dict(extra or {})
     with replaced_atomically(folder) as partial:
-        (partial / _MOVIES).mkdir(parents=True)
+        (partial / MOVIES).mkdir(parents=True)
         for camera, pixels in frames.items():
             serial_key, path_key = _METADATA_NAMES[camera]
-            movie = _MOVIES / f"{_SERIALS[camera]}.mp4"
+            movie = MOVIES / f"{_SERIALS[camera]}.mp4"
             write_video(partial / movie, pixels, fps=rate)
             metadata |= {serial_key: _SERIALS[camera], path_key: f"{folder.name}/{movie.as_posix()}"}
         (partial / _TRAJECTORY).write_bytes(_trajectory(states, actions, rate, frames))
@@ -179,7 +179,7 @@ def _find_videos(folder: Path, metadata: Mapping[str, Any]) -> dict[Camera, Path
         serial_key, path_key = _METADATA_NAMES[camera]
         names = [f"{metadata[serial_key]}.mp4"] if serial_key in metadata else []
         names += [Path(str(metadata[path_key])).name] if metadata.get(path_key) else []
-        path = next((folder / _MOVIES / name for name in names if (folder / _MOVIES / name).is_file()), None)
+        path = next((folder / MOVIES / name for name in names if (folder / MOVIES / name).is_file()), None)
         if path is not None:
             videos[camera] = path
     return videos
