@@ -34,25 +34,17 @@ wildcard_constraints:
 
 def source_files(names):
     """Every file of the user's own data below `names`: a new or changed file re-runs what reads it."""
-    files = []
-    for name in names:
-        path = DATA / name
-        if not path.exists():
-            raise WorkflowError(
-                f"{path}: no such file or folder; set `data` (now {config['data']}) to the folder that holds {name}, "
-                "in a config file given by --configfile"
-            )
-        below = (
-            [path]
-            if path.is_file()
-            else sorted(file for file in path.rglob("*") if file.is_file())
+    paths = [DATA / name for name in names]
+    below = [sorted(path.rglob("*")) if path.is_dir() else [path] for path in paths]
+    return [str(file) for files in below for file in files if file.is_file()]
+
+
+for name in [*config["videos"], *config["episodes"], *filter(None, [config["labels"]])]:
+    if not (DATA / name).exists():
+        raise WorkflowError(
+            f"{DATA / name}: no such file or folder; set `data` (now {config['data']}) to the folder that holds {name}, "
+            "in a config file given by --configfile"
         )
-        if not below:
-            raise WorkflowError(
-                f"{path}: is an empty folder; put recordings there, or name another one"
-            )
-        files += [str(file) for file in below]
-    return files
 
 
 def preset_files(wildcards):
