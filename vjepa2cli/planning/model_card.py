@@ -41,13 +41,17 @@ class ModelCard:
         prefix = self.encoder_source.partition(":")[0]
         return prefix if prefix in _BASELINES else "trained"
 
-    def require_trained(self) -> None:
-        """Raise PlanningError where nobody trained the predictor or the encoder."""
+    def require_trained_predictor(self) -> None:
+        """Raise PlanningError where nobody trained the predictor; its encoder may be a baseline."""
         if self.trained_steps == 0:
             raise PlanningError(
                 f"{self.source}: nobody trained this model (trained_steps: 0), so its plan would mean nothing; "
                 "give the run directory of a 'vjepa2 posttrain' that has ended"
             )
+
+    def require_trained(self) -> None:
+        """Raise PlanningError where nobody trained the predictor or the encoder."""
+        self.require_trained_predictor()
         if self.encoder != "trained":
             raise PlanningError(
                 f"{self.source}: its encoder is the baseline {self.encoder_source!r}, which nobody trained; post-train on the "
@@ -55,8 +59,10 @@ class ModelCard:
             )
 
     def to_tree(self) -> dict[str, Any]:
-        """The card as plain JSON types."""
-        return asdict(self) | {"encoder": self.encoder}
+        """The card as plain JSON types, without the path, so that a report does not depend on where the model lies."""
+        tree = asdict(self) | {"encoder": self.encoder}
+        del tree["source"]
+        return tree
 
 
 def load_world_model(source: str | Path, *, device: torch.device | str = "cpu") -> WorldModel:
