@@ -1,0 +1,39 @@
+"""The command line in this very process, so that a fault costs no start of torch."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vjepa2cli.cli import main
+
+
+@pytest.fixture
+def inline(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command line in this process: `inline("config", "list", env={}, cwd=None)`."""
+
+    def run(
+        *arguments: str | Path, env: dict[str, str] | None = None, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        words = [str(argument) for argument in arguments]
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["vjepa2", *words])
+            for name, value in (env or {}).items():
+                patch.setenv(name, value)
+            patch.chdir(cwd or Path.cwd())
+            before = dict(os.environ)
+            capfd.readouterr()
+            try:
+                main()
+                code = 0
+            except SystemExit as ended:
+                code = int(ended.code or 0)
+            os.environ.clear()
+            os.environ.update(before)
+        said = capfd.readouterr()
+        return subprocess.CompletedProcess(words, code, said.out, said.err)
+
+    return run
