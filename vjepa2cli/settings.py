@@ -101,7 +101,7 @@ class TrainingConfig(StepConfig):
     """What every training step sets."""
 
     seed: Seed = 0
-    steps: Count = 100
+    steps: Annotated[int, Field(ge=0)] = 100
     batch_size: Count = 8
     precision: Literal["fp32", "bf16"] = "bf16"
     optimizer: OptimizerConfig = OptimizerConfig()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vjepa2cli.errors import DependencyError, TrainingError
-from vjepa2cli.settings import OptimizerConfig
+from vjepa2cli.settings import TrainingConfig
 
 _TAG = "state"
 
@@ -99,26 +99,20 @@ class Engine:
     """A module under DeepSpeed: `update` makes one optimizer step, `save` and `load` keep its whole state."""
 
     def __init__(
-        self,
-        module: nn.Module,
-        groups: Iterable[dict[str, Any]],
-        *,
-        optimizer: OptimizerConfig,
-        zero_stage: int,
-        rows: int,
-        device: torch.device,
+        self, module: nn.Module, groups: Iterable[dict[str, Any]], *, config: TrainingConfig, device: torch.device
     ) -> None:
-        """Wrap `module`; each group has `params`, `peak_lr` and `weight_decay`; `rows` is the batch of one process."""
+        """Wrap `module`; each group has `params`, `peak_lr` and `weight_decay`."""
         self.device = device
+        optimizer = config.optimizer
         self.rank, self.world_size = start_process_group(device)
         adamw = torch.optim.AdamW(
             [group | {"lr": group["peak_lr"]} for group in groups], lr=optimizer.lr, betas=optimizer.betas, eps=optimizer.eps
         )
         settings = {
-            "train_micro_batch_size_per_gpu": rows,
+            "train_micro_batch_size_per_gpu": config.batch_size // self.world_size,
             "gradient_accumulation_steps": 1,
             "gradient_clipping": optimizer.gradient_clipping,
-            "zero_optimization": {"stage": zero_stage},
+            "zero_optimization": {"stage": config.zero_stage},
             "zero_allow_untested_optimizer": True,
             "steps_per_print": 10**9,
         }

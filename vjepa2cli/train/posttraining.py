@@ -183,17 +183,14 @@ def posttrain(
     rank, world_size = start_process_group(chosen)
     inputs = {"latents": store.digest, "encoder": store.encoder_digest}
     origin = provenance("posttrain", config, inputs=inputs, seed=config.seed)
-    run = RunDirectory(run_dir, config=config, provenance=origin, leader=rank == 0)
-    task = PosttrainTask(store, config, device=chosen, rank=rank, world_size=world_size)
-    rows = config.batch_size // world_size
-    engine = Engine(
-        task.module, task.param_groups(), optimizer=config.optimizer, zero_stage=config.zero_stage, rows=rows, device=chosen
-    )
-    seconds = fit(task, run, engine=engine, config=config, progress=progress, description="posttrain")
-    if rank == 0:
-        _publish(task.module.predictor, run, store=store, config=config, origin=origin, seconds=seconds)
-    engine.barrier()
-    run.close()
+    with RunDirectory(run_dir, config=config, provenance=origin, leader=rank == 0) as run:
+        task = PosttrainTask(store, config, device=chosen, rank=rank, world_size=world_size)
+        engine = Engine(task.module, task.param_groups(), config=config, device=chosen)
+        seconds = fit(task, run, engine=engine, config=config, progress=progress, description="posttrain")
+        if rank == 0:
+            _publish(task.module.predictor, run, store=store, config=config, origin=origin, seconds=seconds)
+        engine.barrier()
+    store.close()
     return run_dir / "report.json"
 
 

@@ -201,21 +201,13 @@ def pretrain(store: Path, run_dir: Path, *, config: PretrainConfig, device: str 
     videos = VideoStore.open(store)
     rank, world_size = start_process_group(chosen)
     origin = provenance("pretrain", config, inputs={"videos": videos.digest}, seed=config.seed)
-    run = RunDirectory(run_dir, config=config, provenance=origin, leader=rank == 0)
-    task = PretrainTask(videos, config, device=chosen, rank=rank, world_size=world_size)
-    engine = Engine(
-        task.module,
-        task.param_groups(),
-        optimizer=config.optimizer,
-        zero_stage=config.zero_stage,
-        rows=config.batch_size // world_size,
-        device=chosen,
-    )
-    seconds = fit(task, run, engine=engine, config=config, progress=progress, description="pretrain")
-    if rank == 0:
-        _publish(task.module, run, config=config, origin=origin, seconds=seconds)
-    engine.barrier()
-    run.close()
+    with RunDirectory(run_dir, config=config, provenance=origin, leader=rank == 0) as run:
+        task = PretrainTask(videos, config, device=chosen, rank=rank, world_size=world_size)
+        engine = Engine(task.module, task.param_groups(), config=config, device=chosen)
+        seconds = fit(task, run, engine=engine, config=config, progress=progress, description="pretrain")
+        if rank == 0:
+            _publish(task.module, run, config=config, origin=origin, seconds=seconds)
+        engine.barrier()
     return run_dir / "report.json"
 
 

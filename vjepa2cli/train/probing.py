@@ -161,29 +161,23 @@ def _probe_encoder(
     ]
     train, selection, held_out = features
     origin = provenance("probe", config, inputs={"videos": videos.digest, "encoder": digest}, seed=config.seed)
-    run = RunDirectory(run_dir, config=config, provenance=origin, leader=True)
-    task = ProbeTask(train, selection, config, num_classes=len(videos.labels), device=device)
-    engine = Engine(
-        task.module,
-        task.param_groups(),
-        optimizer=config.optimizer,
-        zero_stage=config.zero_stage,
-        rows=config.batch_size,
-        device=device,
-    )
-    seconds = fit(task, run, engine=engine, config=config, progress=progress, description=f"probe {run_dir.name}")
-    result = _judge(task.module, run, selection=selection, held_out=held_out, classes=videos.labels, config=config, device=device)
-    head = task.module.heads[result["head"]]
-    about = {
-        "kind": "probe",
-        "encoder": {"source": source, "digest": digest},
-        "classes": list(videos.labels),
-        "trained_steps": config.steps,
-    }
-    save_model(
-        run_dir / "model", {"vjepa2cli": about | {"num_heads": head.spec.num_heads, "provenance": origin}}, head.state_dict()
-    )
-    run.close()
+    with RunDirectory(run_dir, config=config, provenance=origin, leader=True) as run:
+        task = ProbeTask(train, selection, config, num_classes=len(videos.labels), device=device)
+        engine = Engine(task.module, task.param_groups(), config=config, device=device)
+        seconds = fit(task, run, engine=engine, config=config, progress=progress, description=f"probe {run_dir.name}")
+        result = _judge(
+            task.module, run, selection=selection, held_out=held_out, classes=videos.labels, config=config, device=device
+        )
+        head = task.module.heads[result["head"]]
+        about = {
+            "kind": "probe",
+            "encoder": {"source": source, "digest": digest},
+            "classes": list(videos.labels),
+            "num_heads": head.spec.num_heads,
+            "trained_steps": config.steps,
+            "provenance": origin,
+        }
+        save_model(run_dir / "model", {"vjepa2cli": about}, head.state_dict())
     return result | {"encoder_digest": digest}, seconds
 
 

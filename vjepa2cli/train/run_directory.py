@@ -8,7 +8,8 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import IO, Any
+from types import TracebackType
+from typing import IO, Any, Self
 
 from vjepa2cli import config as configs
 from vjepa2cli.errors import StaleArtifactError, TrainingError
@@ -19,7 +20,7 @@ _STEP = re.compile(r"step_(\d{8})$")
 
 
 class RunDirectory:
-    """Where one training keeps everything; open it before the first step, close it after the last."""
+    """Where one training keeps everything; a context that holds it."""
 
     def __init__(self, path: Path, *, config: TrainingConfig, provenance: dict[str, Any], leader: bool) -> None:
         """Create or reopen the directory; only the `leader` (rank 0) writes.
@@ -33,7 +34,11 @@ class RunDirectory:
         if leader:
             path.mkdir(parents=True, exist_ok=True)
             self._take_lease()
-            self._check_unchanged(config, provenance)
+            try:
+                self._check_unchanged(config, provenance)
+            except StaleArtifactError:
+                self.close()
+                raise
             self._checkpoints.mkdir(exist_ok=True)
             for partial in self._checkpoints.glob(".*.partial"):
                 shutil.rmtree(partial)
@@ -45,6 +50,7 @@ class RunDirectory:
         try:
             fcntl.flock(self._lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self.close()
             raise TrainingError(
                 f"{self.path}: another process trains in this run directory; wait for it, or choose another --run-dir"
             ) from None
@@ -111,3 +117,9 @@ class RunDirectory:
         """Release the directory."""
         if self._lease is not None:
             self._lease.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,220 @@
+"""Training: resumed runs equal undisturbed ones, a run directory serves one job and one config, collapse and NaN are noticed."""
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vjepa2cli.artifacts.latent_store import LatentHeader, create
+from vjepa2cli.artifacts.reports import read_report
+from vjepa2cli.artifacts.video_store import VideoStore
+from vjepa2cli.config import validate
+from vjepa2cli.data.video import write_video
+from vjepa2cli.errors import ConfigError, TrainingError
+from vjepa2cli.ingestion import ingest
+from vjepa2cli.settings import IngestConfig, PosttrainConfig, PretrainConfig
+from vjepa2cli.train.engine import choose_device
+from vjepa2cli.train.health import content_rank, effective_rank, require_finite
+from vjepa2cli.train.posttraining import PosttrainTask, posttrain
+from vjepa2cli.train.pretraining import PretrainTask, pretrain
+from vjepa2cli.train.run_directory import RunDirectory
+
+PRETRAIN = {
+    "step": "pretrain",
+    "steps": 6,
+    "batch_size": 2,
+    "precision": "fp32",
+    "checkpoint_every": 2,
+    "evaluate_every": 3,
+    "encoder": {"embed_dim": 24, "depth": 2, "num_heads": 2},
+    "predictor": {"embed_dim": 24, "depth": 1, "num_heads": 2},
+    "clip": {"num_frames": 4, "fps": None, "crop": 64, "static_fraction": 0.5},
+    "ema": {"start": 0.9, "end": 0.9},
+    "context_loss_weight": 0.5,
+}
+POSTTRAIN = {
+    "step": "posttrain",
+    "steps": 6,
+    "batch_size": 4,
+    "precision": "fp32",
+    "checkpoint_every": 2,
+    "evaluate_every": 3,
+    "num_frames": 4,
+    "rollout_fraction": 0.5,
+    "change_weight": 1.0,
+    "predictor": {
+        "embed_dim": 24,
+        "depth": 1,
+        "num_heads": 2,
+        "residual": True,
+        "standardise_inputs": True,
+        "absolute_positions": True,
+    },
+}
+
+
+class KilledAfter:
+    """A Progress that stops the run as a signal would, once so many steps are done."""
+
+    def __init__(self, steps: int) -> None:
+        self._left = steps
+
+    def start(self, description: str, *, total: int, done: int = 0) -> None:
+        pass
+
+    def advance(self, count: int = 1, *, fields: dict[str, float] | None = None) -> None:
+        self._left -= count
+        if self._left == 0:
+            raise KeyboardInterrupt
+
+    def finish(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    rng = np.random.default_rng(0)
+    for name in "abc":
+        frames = rng.integers(0, 255, (10, 64, 80, 3), dtype=np.uint8)
+        write_video(folder / f"{name}.mp4", frames, fps=4)
+    ingest([folder], folder / "v.zarr", config=IngestConfig(short_side=64, val_fraction=0.3), workers=1)
+    return folder / "v.zarr"
+
+
+@pytest.fixture(scope="module")
+def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("latents") / "l.h5"
+    header = LatentHeader("model", "digest", True, (1, 2, 2), 8, 4.0, "arm", {"crop": 32, "geometry": "centre"}, {})
+    rng = np.random.default_rng(1)
+    with create(path, header, lengths=[9, 7, 8], dtype="float16", dims=(7, 7)) as writer:
+        for index, length in enumerate((9, 7, 8)):
+            states = rng.normal(size=(length, 7)).cumsum(axis=0) * 0.01
+            writer.write(index, rng.normal(size=(length, 4, 8)), states=states, actions=np.diff(states, axis=0))
+        writer.name_episodes(["a", "b", "c"], ["train", "train", "val"])
+    return path
+
+
+def _pretrain_config(**changes: object) -> PretrainConfig:
+    config = validate(PRETRAIN | changes, where="test")
+    assert isinstance(config, PretrainConfig)
+    return config
+
+
+def _posttrain_config(**changes: object) -> PosttrainConfig:
+    config = validate(POSTTRAIN | changes, where="test")
+    assert isinstance(config, PosttrainConfig)
+    return config
+
+
+def _model_bytes(run_dir: Path) -> bytes:
+    return (run_dir / "model" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("killed_after", [1, 3, 5])
+def test_a_killed_pretraining_ends_as_the_undisturbed_one(store: Path, tmp_path: Path, killed_after: int) -> None:
+    config = _pretrain_config()
+    pretrain(store, tmp_path / "whole", config=config, device="cpu")
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(store, tmp_path / "killed", config=config, device="cpu", progress=KilledAfter(killed_after))
+    assert not (tmp_path / "killed" / "report.json").exists()
+    pretrain(store, tmp_path / "killed", config=config, device="cpu")
+    assert _model_bytes(tmp_path / "whole") == _model_bytes(tmp_path / "killed")
+    whole, killed = (read_report(tmp_path / name / "report.json", "pretrain") for name in ("whole", "killed"))
+    assert whole["digest"] == killed["digest"]
+
+
+def test_a_killed_posttraining_ends_as_the_undisturbed_one(latents: Path, tmp_path: Path) -> None:
+    config = _posttrain_config()
+    posttrain(latents, tmp_path / "whole", config=config, device="cpu")
+    with pytest.raises(KeyboardInterrupt):
+        posttrain(latents, tmp_path / "killed", config=config, device="cpu", progress=KilledAfter(5))
+    posttrain(latents, tmp_path / "killed", config=config, device="cpu")
+    assert _model_bytes(tmp_path / "whole") == _model_bytes(tmp_path / "killed")
+
+
+def test_zero_steps_publish_the_untrained_encoder(store: Path, tmp_path: Path) -> None:
+    pretrain(store, tmp_path / "none", config=_pretrain_config(steps=0), device="cpu")
+    about = json.loads((tmp_path / "none" / "model" / "config.json").read_text())["vjepa2cli"]
+    assert about["trained_steps"] == 0
+    task = PretrainTask(VideoStore.open(store), _pretrain_config(), device=choose_device("cpu"), rank=0, world_size=1)
+    assert about["digest"] == _digest(task)
+
+
+def _digest(task: PretrainTask) -> str:
+    from vjepa2cli.models.weights import state_digest
+
+    return state_digest(task.module.encoder)
+
+
+def test_metrics_tell_each_step_once_after_a_resume(latents: Path, tmp_path: Path) -> None:
+    config = _posttrain_config()
+    with pytest.raises(KeyboardInterrupt):
+        posttrain(latents, tmp_path, config=config, device="cpu", progress=KilledAfter(3))
+    posttrain(latents, tmp_path, config=config, device="cpu")
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in rows if "eval" in row] == [0, 3, 6]
+
+
+def test_another_config_or_other_data_is_refused_with_the_first_difference(latents: Path, store: Path, tmp_path: Path) -> None:
+    posttrain(latents, tmp_path, config=_posttrain_config(), device="cpu")
+    with pytest.raises(ConfigError, match=r"batch_size: 4 -> 2"):
+        posttrain(latents, tmp_path, config=_posttrain_config(batch_size=2), device="cpu")
+    with pytest.raises(ConfigError, match="other data"):
+        RunDirectory(tmp_path, config=_posttrain_config(), provenance={"inputs": {"latents": "changed"}}, leader=True)
+
+
+def test_a_run_directory_serves_one_process_at_a_time(tmp_path: Path) -> None:
+    first = RunDirectory(tmp_path, config=_posttrain_config(), provenance={"inputs": {}}, leader=True)
+    with pytest.raises(TrainingError, match="another process"):
+        RunDirectory(tmp_path, config=_posttrain_config(), provenance={"inputs": {}}, leader=True)
+    first.close()
+    RunDirectory(tmp_path, config=_posttrain_config(), provenance={"inputs": {}}, leader=True).close()
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(latents: Path, tmp_path: Path) -> None:
+    config = _posttrain_config(optimizer={"lr": 1e30}, steps=50)
+    with pytest.raises(TrainingError, match="last checkpoint is untouched"):
+        posttrain(latents, tmp_path, config=config, device="cpu")
+    with pytest.raises(TrainingError, match="step 3"):
+        require_finite(float("inf"), step=3)
+
+
+def test_two_processes_would_take_the_gradient_of_one(latents: Path) -> None:
+    from vjepa2cli.artifacts.latent_store import LatentStore
+
+    config, device = _posttrain_config(rollout_fraction=1.0, change_weight=0.0), choose_device("cpu")
+    gradients = []
+    for world_size in (1, 2):
+        tasks = [
+            PosttrainTask(LatentStore.open(latents), config, device=device, rank=rank, world_size=world_size)
+            for rank in range(world_size)
+        ]
+        for task in tasks:
+            task.module(task.batch(1))[0].backward()
+        gradients.append(torch.stack([task.module.predictor.predictor_proj.weight.grad for task in tasks]).mean(dim=0))
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-5, atol=1e-7)
+
+
+def test_the_target_encoder_follows_by_the_stated_momentum(store: Path) -> None:
+    with warnings.catch_warnings():
+        task = PretrainTask(VideoStore.open(store), _pretrain_config(), device=choose_device("cpu"), rank=0, world_size=1)
+    before = task.module.target_encoder.norm.weight.clone()
+    with torch.no_grad():
+        task.module.encoder.norm.weight.add_(1.0)
+    task.after_step(1)
+    torch.testing.assert_close(task.module.target_encoder.norm.weight, before + 0.1)
+    assert not any(parameter.requires_grad for parameter in task.module.target_encoder.parameters())
+
+
+def test_rank_counts_directions_and_ignores_what_every_sample_shares() -> None:
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(16, 16, generator=generator))[0]
+    assert effective_rank(basis[:, :5].repeat(1, 1) @ torch.eye(5)) == pytest.approx(5.0, abs=1e-6)
+    collapsed = torch.randn(1, 9, 16, generator=generator).expand(40, -1, -1) + 1e-3 * torch.randn(40, 1, 1, generator=generator)
+    assert effective_rank(collapsed.flatten(0, 1)) > 5
+    assert content_rank(collapsed) == pytest.approx(1.0, abs=0.05)
