@@ -141,6 +141,11 @@ def test_clips_that_hold_no_whole_patches_are_refused(shape: tuple[int, ...], wo
         Encoder(SPEC)(torch.zeros(shape))
 
 
+def test_one_row_of_ids_for_two_clips_is_refused() -> None:
+    with pytest.raises(InputError, match=r"context_ids: shape \[1, 10\] is not \[2, K\]"):
+        Encoder(SPEC)(clip(), ids()[0][:1])
+
+
 def test_levels_and_heads_that_do_not_exist_are_refused() -> None:
     with pytest.raises(InputError, match=r"layers: \[4\]"):
         Encoder(SPEC).levels(clip(), [0, 4])

@@ -126,6 +126,13 @@ def test_predictor_and_probe_come_from_folders_and_bare_files(tmp_path: Path) ->
     assert load_ac_predictor(ac_model(tmp_path / "ac", "x", "y")).spec == AC_SPEC
 
 
+def test_a_probe_with_three_classifiers_is_told_apart(tmp_path: Path) -> None:
+    state = {"pooler.query_tokens": torch.zeros(1, 3, 24), "verb_classifier.weight": torch.zeros(97, 24)}
+    torch.save({"classifiers": [state]}, tmp_path / "ek100.pt")
+    with pytest.raises(WeightsError, match="Epic-Kitchens"):
+        load_probe(tmp_path / "ek100.pt", 2)
+
+
 def test_heads_that_the_file_does_not_say_are_asked_for(tmp_path: Path) -> None:
     save_file(encoder().state_dict(), tmp_path / "plain.safetensors")
     with pytest.raises(WeightsError, match="pass num_heads="):

@@ -16,6 +16,12 @@ from vjepa2cli.models.pixels import PixelEncoder, PixelSpec
 from vjepa2cli.models.world_model import WorldModel, encode_frames, normalise_latents, rollout
 
 SPEC = AcPredictorSpec(latent_dim=24, embed_dim=32, depth=3, num_heads=2, grid_h=2, grid_w=3)
+VARIANTS = [
+    SPEC,
+    replace(SPEC, residual=True),
+    replace(SPEC, layer_norm=False),
+    replace(SPEC, absolute_positions=True, condition_patches=True),
+]
 
 
 def generator(seed: int) -> torch.Generator:
@@ -39,9 +45,10 @@ def trajectory(num_frames: int = 5, *, latent_dim: int = 24) -> tuple[Tensor, Te
     )
 
 
+@pytest.mark.parametrize("spec", VARIANTS)
 @pytest.mark.parametrize("part", [0, 1, 2], ids=["latents", "actions", "states"])
-def test_future_frame_cannot_change_past_prediction(part: int) -> None:
-    ac, inputs = predictor(), list(trajectory())
+def test_future_frame_cannot_change_past_prediction(part: int, spec: AcPredictorSpec) -> None:
+    ac, inputs = predictor(spec), list(trajectory())
     with torch.no_grad():
         before = ac(*inputs)
         inputs[part] = inputs[part].clone()
@@ -82,7 +89,7 @@ def uncached_rollout(ac: AcPredictor, latents: Tensor, states: Tensor, actions: 
 
 
 @pytest.mark.parametrize("num_context", [1, 3])
-@pytest.mark.parametrize("spec", [SPEC, replace(SPEC, residual=True), replace(SPEC, layer_norm=False)])
+@pytest.mark.parametrize("spec", VARIANTS)
 def test_rollout_equals_the_uncached_one_and_so_do_its_gradients(spec: AcPredictorSpec, num_context: int) -> None:
     ac, (latents, actions, states) = predictor(spec), trajectory()
     latents, states = latents[:, :num_context], states[:, :num_context]

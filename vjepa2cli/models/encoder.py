@@ -1,4 +1,15 @@
-"""The V-JEPA 2 encoder: a clip becomes tubelet tokens, and a vision transformer with 3-D rotary positions reads them.
+"""The V-JEPA 2 encoder: a clip is cut into tubelets, and a vision transformer reads them.
+
+    clip [B, 3, F, Y, X]        F frames of Y x X pixels, RGB, normalised
+      | patch_embed             each tubelet (2 frames x 16 x 16 pixels) becomes one token
+    tokens [B, N, D]            N = T * H * W, columns fastest and time slowest
+      | keep                    a context encoder drops what is masked: [B, K, D]
+      | blocks                  attention that knows where a token lies by turning q and k by its (t, row, column)
+      | norm
+    features [B, N or K, D]
+
+There is no class token and no learnt position. A place enters only by the rotary angles, which are computed from the ids of the
+tokens at hand; so a masked clip, a wider frame or a longer clip needs nothing but its own ids.
 
 Source: Assran et al. 2025 (arXiv:2506.09985), section 2; src/models/vision_transformer.py of facebookresearch/vjepa2.
 """
@@ -57,10 +68,10 @@ class PatchEmbed(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Turn a clip into tokens, all of them or only those a mask keeps.
+    """Turn a clip into features, of all its tubelets or only of those that a mask keeps.
 
-    The same network is the context encoder (it sees only the kept tubelets) and, as a moving average of itself, the target
-    encoder (it sees them all). Parameter names are the released ones.
+    The same network is the context encoder, which sees only what is kept, and, as a moving average of that, the target encoder,
+    which sees it all. `activation_checkpointing` trades time for memory in training. Parameter names are the released ones.
     """
 
     def __init__(self, spec: EncoderSpec, *, generator: torch.Generator | None = None) -> None:
@@ -73,13 +84,10 @@ class Encoder(nn.Module):
         initialise(self, self.blocks, generator)
 
     def forward(self, clip: Tensor, context_ids: Tensor | None = None) -> Tensor:
-        """clip [B, 3, F, Y, X], float and normalised -> [B, N, D]; with context_ids [B, K] int64, those tokens only: [B, K, D].
-
-        What is masked is dropped before the first block, so no kept token has seen it. A kept token keeps its place in the clip.
-        """
-        x, rotary = self._embed(clip, context_ids)
+        """clip [B, 3, F, Y, X], float and normalised -> [B, N, D]; with context_ids [B, K] int64 only those: [B, K, D]."""
+        x, rotary = self._tokens(clip, context_ids)
         for block in self.blocks:
-            x = run_block(block, x, rotary, None, checkpointing=self.activation_checkpointing)
+            x = run_block(block, x, rotary, checkpointing=self.activation_checkpointing)
         features: Tensor = self.norm(x)
         return features
 
@@ -89,27 +97,37 @@ class Encoder(nn.Module):
         unknown = [layer for layer in layers if not -depth <= layer < depth]
         if unknown:
             raise InputError(f"layers: {unknown} are not blocks of an encoder of depth {depth}; give 0 to {depth - 1}")
-        x, rotary = self._embed(clip, None)
-        outputs: list[Tensor] = []
-        for block in self.blocks:
-            x = run_block(block, x, rotary, None, checkpointing=self.activation_checkpointing)
-            outputs.append(x)
-        return [self.norm(outputs[layer]) for layer in layers]
+        x, rotary = self._tokens(clip)
+        outputs: dict[int, Tensor] = {}
+        for index, block in enumerate(self.blocks):
+            x = run_block(block, x, rotary, checkpointing=self.activation_checkpointing)
+            if index in layers or index - depth in layers:
+                outputs[index] = self.norm(x)
+        return [outputs[layer % depth] for layer in layers]
 
     def grid(self, clip: Tensor) -> TokenGrid:
         """The token grid of a clip [..., F, Y, X]; raises InputError where a side holds no whole patches or tubelets."""
         frames, height, width = clip.shape[-3:]
         return TokenGrid.from_pixels(frames, height, width, patch_size=self.spec.patch_size, tubelet_size=self.spec.tubelet_size)
 
-    def _embed(self, clip: Tensor, context_ids: Tensor | None) -> tuple[Tensor, Rotary]:
-        """Tokens to begin with, [B, N or K, D], and the angles of their positions."""
+    def _tokens(self, clip: Tensor, context_ids: Tensor | None = None) -> tuple[Tensor, Rotary]:
+        """The tokens that the blocks begin with, [B, N or K, D], and the angles of their places in the clip.
+
+        What is masked is dropped here, before the first block: no kept token ever sees it, and the cost is that of K tokens.
+        """
         if clip.ndim != 5 or clip.shape[1] != self.spec.in_channels:
             raise InputError(f"clip: shape {list(clip.shape)} is not [B, {self.spec.in_channels}, F, Y, X]; stack clips first")
         grid = self.grid(clip)
         x: Tensor = self.patch_embed(clip)
         ids = torch.arange(grid.num_tokens, device=clip.device).unsqueeze(0)  # [1, N]
         if context_ids is not None:
-            x = x.gather(1, context_ids.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
-            ids = context_ids
-        positions = token_positions(ids, grid)
-        return x, rotary_table(positions, self.spec.embed_dim // self.spec.num_heads, variant=self.spec.rotary)
+            x, ids = _keep(x, context_ids), context_ids
+        rotary = rotary_table(token_positions(ids, grid), self.spec.embed_dim // self.spec.num_heads, variant=self.spec.rotary)
+        return x, rotary
+
+
+def _keep(x: Tensor, ids: Tensor) -> Tensor:
+    """The tokens of the given ids: x [B, N, D], ids [B, K] -> [B, K, D]."""
+    if ids.ndim != 2 or len(ids) != len(x):
+        raise InputError(f"context_ids: shape {list(ids.shape)} is not [{len(x)}, K], one row of ids a clip")
+    return x.gather(1, ids.unsqueeze(-1).expand(-1, -1, x.shape[-1]))

@@ -126,7 +126,9 @@ class Block(nn.Module):
         return out
 
 
-def run_block(block: nn.Module, x: Tensor, rotary: Rotary | None, mask: Tensor | None, *, checkpointing: bool) -> Tensor:
+def run_block(
+    block: nn.Module, x: Tensor, rotary: Rotary | None = None, mask: Tensor | None = None, *, checkpointing: bool
+) -> Tensor:
     """`block(x, rotary, mask)`; with `checkpointing` its activations are computed again in the backward pass, not kept."""
     recompute = checkpointing and torch.is_grad_enabled()
     out: Tensor = checkpoint(block, x, rotary, mask, use_reentrant=False) if recompute else block(x, rotary, mask)

@@ -93,7 +93,7 @@ class Predictor(nn.Module):
         positions = token_positions(torch.cat((context_ids, target_ids), dim=1), grid)
         rotary = rotary_table(positions, self.spec.embed_dim // self.spec.num_heads, variant=self.spec.rotary)
         for block in self.predictor_blocks:
-            x = run_block(block, x, rotary, None, checkpointing=self.activation_checkpointing)
+            x = run_block(block, x, rotary, checkpointing=self.activation_checkpointing)
         x = x if return_context else x[:, num_context:]
         x = self.predictor_proj(self.predictor_norm(x))
         return (x[:, num_context:], x[:, :num_context]) if return_context else x

@@ -77,7 +77,7 @@ class AttentivePooler(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, N, D] -> [B, 1, D]."""
         for block in self.blocks:
-            x = run_block(block, x, None, None, checkpointing=self.activation_checkpointing)
+            x = run_block(block, x, checkpointing=self.activation_checkpointing)
         pooled: Tensor = self.cross_attention_block(self.query_tokens.expand(x.shape[0], -1, -1), x)
         return pooled
 

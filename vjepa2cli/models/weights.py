@@ -115,8 +115,11 @@ def load_ac_predictor(source: Source, num_heads: int | None = None, *, device: D
 
 
 def load_probe(source: Source, num_heads: int | None = None, *, device: Device = "cpu") -> AttentiveProbe:
-    """Load an attentive probe; see `load_encoder`."""
-    return _load(read_checkpoint(source), "probe", fit_probe, num_heads=num_heads).to(device)
+    """Load an attentive probe of one classifier; see `load_encoder`."""
+    checkpoint = read_checkpoint(source)
+    if "verb_classifier.weight" in checkpoint.networks.get("probe", {}):
+        raise WeightsError(f"{source}: is an Epic-Kitchens probe (verb, noun and action); a probe here has one classifier")
+    return _load(checkpoint, "probe", fit_probe, num_heads=num_heads).to(device)
 
 
 def load_world_model_parts(source: Source, device: Device = "cpu") -> tuple[Encoder | PixelEncoder, AcPredictor, dict[str, Any]]:
