@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from vjepa2cli.artifacts.model_dir import save_model
+from vjepa2cli.files import read_json, write_json
 from vjepa2cli.models.ac_predictor import AcPredictor, AcPredictorSpec
 from vjepa2cli.models.encoder import Encoder, EncoderSpec
 from vjepa2cli.models.weights import encoder_digest, load_encoder, to_transformers
@@ -26,10 +27,20 @@ def tiny_encoder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tiny_world_model(tmp_path: Path, tiny_encoder: Path) -> MakeModel:
-    """`make(prefix="", trained_steps=1, robot="tabletop", **spec)` writes the folder of a post-trained model and returns it."""
+    """`make(prefix="", trained_steps=1, ..., **spec)` writes the model of a run directory and returns the directory."""
 
-    def make(prefix: str = "", trained_steps: int = 1, robot: str = "tabletop", rate: float = 4.0, **changes: object) -> Path:
+    def make(
+        prefix: str = "",
+        trained_steps: int = 1,
+        encoder_steps: int = 1,
+        robot: str = "tabletop",
+        rate: float = 4.0,
+        **changes: object,
+    ) -> Path:
         source = f"{prefix}{tiny_encoder}"
+        said = read_json(tiny_encoder / "config.json")
+        said["vjepa2cli"]["trained_steps"] = encoder_steps
+        write_json(tiny_encoder / "config.json", said)
         encoder = load_encoder(source)
         numbers = {"latent_dim": encoder.spec.embed_dim, "embed_dim": 16, "depth": 1, "num_heads": 2, "grid_h": 2, "grid_w": 2}
         spec = AcPredictorSpec(**(numbers | {"layer_norm": isinstance(encoder, Encoder)} | changes))  # type: ignore[arg-type]

@@ -107,8 +107,9 @@ def test_plan_is_written_whole_and_is_the_same_again(tiny_world_model, tmp_path:
 def test_plan_refuses_models_that_nobody_trained(tiny_world_model):
     for changes, reason in (
         ({"trained_steps": 0}, "trained_steps: 0"),
-        ({"prefix": "untrained:"}, "baseline"),
-        ({"prefix": "pixels:"}, "baseline"),
+        ({"prefix": "untrained:"}, "baseline 'untrained'"),
+        ({"encoder_steps": 0}, "baseline 'untrained'"),
+        ({"prefix": "pixels:"}, "baseline 'pixels'"),
     ):
         model = tiny_world_model(**changes)
         with pytest.raises(PlanningError, match=reason):

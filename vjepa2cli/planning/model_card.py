@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from vjepa2cli.artifacts.model_dir import read_model_config
 from vjepa2cli.data.poses import pose_compose
 from vjepa2cli.data.transforms import frame_transform
 from vjepa2cli.errors import PlanningError
@@ -23,23 +24,19 @@ _BASELINES = ("untrained", "pixels")
 class ModelCard:
     """The record beside an AC predictor's weights; `rate` in Hz, `preprocessing` the crop in pixels and the geometry.
 
-    A released checkpoint keeps no record: its `trained_steps`, `rate` and `robot` are None, and it is taken as trained.
+    `encoder` is `trained`, or one of the baselines `untrained` and `pixels`. A released checkpoint keeps no record: its
+    `trained_steps`, `rate` and `robot` may be None, and it is taken as trained.
     """
 
     source: str
     digest: str
+    encoder: str
     encoder_source: str
     encoder_digest: str
     preprocessing: dict[str, Any]
     trained_steps: int | None
     rate: float | None
     robot: str | None
-
-    @property
-    def encoder(self) -> str:
-        """Whether the encoder is `trained`, or one of the baselines `untrained` and `pixels`."""
-        prefix = self.encoder_source.partition(":")[0]
-        return prefix if prefix in _BASELINES else "trained"
 
     def require_trained_predictor(self) -> None:
         """Raise PlanningError where nobody trained the predictor; its encoder may be a baseline."""
@@ -54,13 +51,13 @@ class ModelCard:
         self.require_trained_predictor()
         if self.encoder != "trained":
             raise PlanningError(
-                f"{self.source}: its encoder is the baseline {self.encoder_source!r}, which nobody trained; post-train on the "
-                "latents of a pretrained encoder to plan ('vjepa2 evaluate' takes baselines)"
+                f"{self.source}: its encoder {self.encoder_source!r} is the baseline {self.encoder!r}, which nobody trained; "
+                "post-train on the latents of a pretrained encoder to plan ('vjepa2 evaluate' takes baselines)"
             )
 
     def to_tree(self) -> dict[str, Any]:
         """The card as plain JSON types, without the path, so that a report does not depend on where the model lies."""
-        tree = asdict(self) | {"encoder": self.encoder}
+        tree = asdict(self)
         del tree["source"]
         return tree
 
@@ -102,6 +99,7 @@ def _card(source: str | Path, ac: AcPredictor, about: dict[str, Any], encoder: E
     return ModelCard(
         source=str(source),
         digest=state_digest(ac),
+        encoder=_encoder_kind(named["source"], Path(source)),
         encoder_source=named["source"],
         encoder_digest=named["digest"],
         preprocessing=about.get("preprocessing", {"crop": crop, "geometry": "wide"}),
@@ -109,3 +107,16 @@ def _card(source: str | Path, ac: AcPredictor, about: dict[str, Any], encoder: E
         rate=about.get("rate"),
         robot=about.get("robot"),
     )
+
+
+def _encoder_kind(source: str, beside: Path) -> str:
+    """A baseline by its prefix, or by its folder, looked for where the loader does: a pretraining of no steps trains nothing."""
+    prefix, _, rest = source.rpartition(":")
+    if prefix in _BASELINES:
+        return prefix
+    places = (above / rest for above in (Path(), beside, *beside.absolute().parents))
+    folder = next((place for place in places if place.is_dir()), None)
+    if folder is None:
+        return "trained"
+    about = read_model_config(folder).get("vjepa2cli", {})
+    return "untrained" if about.get("trained_steps") == 0 else "trained"
