@@ -70,10 +70,13 @@ def ingest(
     _refuse_vanished(writer, found)
     refused = []
     progress.start("ingest", total=len(found))
-    for source, reason in _run(found, out, config, workers):
-        if reason is not None:
-            refused.append({"source": source.name, "reason": reason})
-        progress.advance()
+    try:
+        for source, reason in _run(found, out, config, workers):
+            if reason is not None:
+                refused.append({"source": source.name, "reason": reason})
+            progress.advance()
+    except OSError as error:
+        raise _named(error, out) from None
     progress.finish()
     if len(refused) == len(found):
         if not writer.finished():
@@ -127,6 +130,11 @@ def _run(found: Sequence[Source], out: Path, config: IngestConfig, workers: int)
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _named(error: OSError, out: Path) -> OSError:
+    """The same error with a file name, which the Zarr library leaves out when a disk is full."""
+    return OSError(error.errno, error.strerror, error.filename or str(out))
 
 
 def _ingest_source(source: Source, out: Path, config: IngestConfig) -> str | None:

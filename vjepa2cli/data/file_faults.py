@@ -33,12 +33,12 @@ def explain_unreadable(path: Path) -> str:
     with path.open("rb") as handle:
         head = handle.read(_HEAD)
     if head.startswith(b"version https://git-lfs"):
-        return "a git-LFS pointer, not the video; fetch it with 'git lfs pull'"
+        return "a git-LFS pointer, not the file itself; fetch it with 'git lfs pull'"
     if _is_text(head):
-        return "text, not video; give a video file such as .mp4, .webm, .mkv or .mov"
+        return "it holds text; give a video file such as .mp4, .webm, .mkv or .mov"
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
         return _explain_mp4(path, size)
-    return "not a video format that can be decoded, or its header is damaged; copy it again or re-encode it to H.264 mp4"
+    return "its format is unknown or its header is damaged; copy it again or re-encode it to H.264 mp4"
 
 
 def _is_text(head: bytes) -> bool:

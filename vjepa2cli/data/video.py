@@ -138,11 +138,11 @@ def read_image(path: str | Path) -> Pixels:
     if image is not None:
         rgb: Pixels = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         return rgb
-    if path.suffix.lower() in IMAGE_SUFFIXES and data:
+    if path.suffix.lower() in IMAGE_SUFFIXES and data[4:8] == b"ftyp":
         return next(iterate_frames(path))[2]
-    if path.suffix.lower() in VIDEO_SUFFIXES and data[4:8] == b"ftyp":
+    if path.suffix.lower() in VIDEO_SUFFIXES and data:
         raise VideoError(f"{path}: a video where an image is needed; save one frame of it as .png")
-    raise VideoError(f"{path}: not an image ({explain_unreadable(path).replace('video', 'image')}); give a .png or .jpg")
+    raise VideoError(f"{path}: not an image ({explain_unreadable(path).partition(';')[0]}); give a .png or .jpg")
 
 
 def write_image(path: str | Path, rgb: Pixels) -> None:
