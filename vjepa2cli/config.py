@@ -67,7 +67,7 @@ def load_any(source: str | Path, *, overrides: Sequence[str] = ()) -> StepConfig
 def validate(tree: dict[str, Any], *, where: str) -> StepConfig:
     """Check a plain tree against the root that its `step` names; raises ConfigError with one line per fault."""
     step = tree.get("step")
-    if step not in STEPS:
+    if not isinstance(step, str) or step not in STEPS:
         raise ConfigError(f"{where}: step: {step!r} is not one of {', '.join(STEPS)}; it says which command the config is for")
     try:
         return STEPS[step].model_validate_json(json.dumps(tree), strict=True)
@@ -135,19 +135,28 @@ def _parse(text: str, *, where: str) -> dict[str, Any]:
     return tree
 
 
-def _expand(source: str) -> dict[str, Any]:
+def _expand(source: str, *, above: tuple[str, ...] = ()) -> dict[str, Any]:
     """Read a preset or file; its `base` key names what it differs from."""
+    if source in above:
+        raise ConfigError(f"{source}: builds on itself through base: {' -> '.join((*above, source))}; remove one of them")
     path = Path(source)
     if path.suffix in {".yaml", ".yml"} or path.is_file():
         if not path.is_file():
             raise ConfigError(f"{source}: no such config file; 'vjepa2 config list' shows the presets")
-        tree = _parse(path.read_text(encoding="utf-8"), where=source)
+        tree = _parse(_read(path), where=source)
     elif source in preset_names():
         tree = _preset_tree(source)
     else:
         raise ConfigError(f"{source!r} is neither a file nor a preset;{_suggestion(source, preset_names())}")
     base = tree.pop("base", None)
-    return tree if base is None else _merge(_expand(str(base)), tree)
+    return tree if base is None else _merge(_expand(str(base), above=(*above, source)), tree)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not a text file; a config is YAML in UTF-8") from None
 
 
 def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
@@ -168,7 +177,12 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         node = node.setdefault(name, {})
         if not isinstance(node, dict):
             raise ConfigError(f"--set {override!r}: {name} holds a value, not a section")
-    node[leaf] = yaml.load(text, Loader=_Loader)
+    try:
+        node[leaf] = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError:
+        raise ConfigError(
+            f"--set {override!r}: {text!r} is not a YAML value; quote the whole option and close its brackets"
+        ) from None
 
 
 def _explain(fault: Any, root: type[BaseModel], where: str) -> str:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import yaml
 from pydantic import ValidationError
 
 from vjepa2cli import config
@@ -58,7 +57,7 @@ def test_unknown_key_within_a_list_names_its_nearest_neighbour(tmp_path: Path) -
         ("steps=many", "steps"),
         ("steps=1.5", "steps"),
         ("steps=true", "steps"),
-        ("steps=0", "steps"),
+        ("steps=-1", "steps"),
         ("steps='30'", "steps"),
         ("optimizer.lr=-1", "optimizer.lr"),
         ("optimizer.lr=.nan", "optimizer.lr"),
@@ -74,8 +73,8 @@ def test_a_value_of_the_wrong_type_or_range_names_its_key(pretrain: Path, overri
 
 
 def test_every_fault_is_named_at_once(pretrain: Path) -> None:
-    message = refusal(pretrain, "steps=0", "precison=fp32", "ema.start=7")
-    assert all(key in message for key in ("steps: 0", "precison: unknown key", "ema.start: 7"))
+    message = refusal(pretrain, "steps=-1", "precison=fp32", "ema.start=7")
+    assert all(key in message for key in ("steps: -1", "precison: unknown key", "ema.start: 7"))
 
 
 @pytest.mark.parametrize(
@@ -197,16 +196,12 @@ def test_an_absent_file_and_an_unknown_preset_are_told_apart(tmp_path: Path) -> 
     ],
     ids=["a list as step", "a base that names itself", "bytes that are no text"],
 )
-@pytest.mark.xfail(
-    strict=True, raises=(TypeError, RecursionError, UnicodeDecodeError), reason="config.py lets a Python error escape"
-)
 def test_a_strange_file_ends_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, reason: str) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "itself.yaml").write_bytes(content)
     assert reason in refusal("itself.yaml")
 
 
-@pytest.mark.xfail(strict=True, raises=yaml.YAMLError, reason="config.py lets a Python error escape")
 def test_an_override_that_is_no_yaml_is_quoted(pretrain: Path) -> None:
     assert "--set 'clip.scale=[0.3'" in refusal(pretrain, "clip.scale=[0.3")
 
