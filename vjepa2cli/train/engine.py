@@ -4,8 +4,10 @@ On a CPU two switches keep DeepSpeed from compiling anything at start: its share
 process group starts, and the optimizer is torch's own AdamW.
 """
 
+import errno
 import logging
 import os
+import shutil
 import socket
 import warnings
 from collections.abc import Iterable, Iterator
@@ -20,6 +22,7 @@ from vjepa2cli.errors import DependencyError, TrainingError
 from vjepa2cli.settings import TrainingConfig
 
 _TAG = "state"
+_SHORT_WRITES = ("unexpected pos", "PytorchStreamWriter failed writing")
 
 
 def choose_device(name: str) -> torch.device:
@@ -149,10 +152,20 @@ class Engine:
             torch.distributed.barrier()
 
     def save(self, folder: Path) -> None:
-        """Write the whole state into `folder`, which appears only when every process has written its part."""
+        """Write the whole state into `folder`, which appears only when every process has written its part.
+
+        Raises OSError where the disk is full; nothing of the checkpoint is left then.
+        """
         partial = folder.with_name(f".{folder.name}.partial")
-        with _quiet():
-            self._engine.save_checkpoint(str(partial), tag=_TAG, save_latest=False)
+        try:
+            with _quiet():
+                self._engine.save_checkpoint(str(partial), tag=_TAG, save_latest=False)
+        except RuntimeError as error:
+            # torch.save writes by its own archive writer, which tells a short write by the position that it did not reach.
+            if not any(sign in str(error) for sign in _SHORT_WRITES):
+                raise
+            shutil.rmtree(partial)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
         self.barrier()
         if self.rank == 0:
             partial.rename(folder)
