@@ -73,10 +73,14 @@ def main() -> None:
         console.say("interrupted; run the same command again to go on")
         sys.exit(130)
     except OSError as error:
+        where = error.filename or "system"
         if is_disk_full(error):
-            where = error.filename or "writing"
-            _fail(f"{where}: the disk is full; free some space and run the same command again, it goes on where it stopped")
-        _fail(f"{error.filename or 'system'}: {error.strerror or error}")
+            console.say(
+                f"error: {where}: the disk is full; free some space and run the same command again, it goes on where it stopped"
+            )
+            sys.stdout.flush()
+            os._exit(1)  # HDF5 would try to write once more at the interpreter's exit, and crash
+        _fail(f"{where}: {error.strerror or error}")
 
 
 def _fail(message: str) -> None:

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from vjepa2cli.progress import Progress
@@ -144,14 +145,20 @@ def _clock(seconds: float) -> str:
 
 
 @contextmanager
-def step_output() -> Iterator[Progress]:
-    """Yield the progress of one step; whatever a library prints meanwhile goes to stderr, so stdout holds the result alone."""
+def step_output(target: Path | None = None) -> Iterator[Progress]:
+    """Yield the progress of one step; whatever a library prints meanwhile goes to stderr, so stdout holds the result alone.
+
+    An OSError that does not say where is given the step's `target`.
+    """
     shown: TerminalProgress | LineProgress = TerminalProgress() if sys.stderr.isatty() else LineProgress(sys.stderr)
     sys.stdout.flush()
     result_stream = os.dup(1)
     os.dup2(2, 1)
     try:
         yield shown
+    except OSError as error:
+        error.filename = error.filename or target
+        raise
     finally:
         shown.finish()
         sys.stdout.flush()

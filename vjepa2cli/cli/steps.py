@@ -92,7 +92,7 @@ def collect(
     from vjepa2cli.settings import CollectConfig
 
     settings = _load(config, CollectConfig, overrides)
-    with console.step_output() as progress:
+    with console.step_output(out) as progress:
         path = _start_or_replace(lambda: run(out, config=settings, workers=workers, progress=progress), out, replace=replace)
     console.emit({"out": str(path), "episodes": settings.episodes}, str(path), as_json=as_json)
 
@@ -118,7 +118,7 @@ def ingest(
     from vjepa2cli.settings import IngestConfig
 
     settings = _load(config, IngestConfig, overrides)
-    with console.step_output() as progress:
+    with console.step_output(out) as progress:
         result = _start_or_replace(
             lambda: run(sources, out, labels=labels, config=settings, workers=workers, progress=progress), out, replace=replace
         )
@@ -145,7 +145,7 @@ def pretrain(
     settings = _load(config, PretrainConfig, overrides)
     from vjepa2cli.train.pretraining import pretrain as run
 
-    with console.step_output() as progress:
+    with console.step_output(run_dir) as progress:
         path = _start_or_replace(
             lambda: run(store, run_dir, config=settings, device=_device(device), progress=progress), run_dir, replace=replace
         )
@@ -168,7 +168,7 @@ def encode(
     settings = _load(config, EncodeConfig, overrides)
     from vjepa2cli.encoding import encode as run
 
-    with console.step_output() as progress:
+    with console.step_output(out) as progress:
         result = run(inputs, model=model, out=out, config=settings, pca=pca, device=_device(device), progress=progress)
     for refused in result["refused"]:
         console.say(f"refused {refused['source']}: {refused['reason']}")
@@ -190,7 +190,7 @@ def precompute(
     settings = _load(config, PrecomputeConfig, overrides)
     from vjepa2cli.precomputation import precompute as run
 
-    with console.step_output() as progress:
+    with console.step_output(out) as progress:
         path = run(store, out, model=model, config=settings, device=_device(device), progress=progress)
     console.emit({"out": str(path)}, str(path), as_json=as_json)
 
@@ -210,7 +210,7 @@ def posttrain(
     settings = _load(config, PosttrainConfig, overrides)
     from vjepa2cli.train.posttraining import posttrain as run
 
-    with console.step_output() as progress:
+    with console.step_output(run_dir) as progress:
         path = _start_or_replace(
             lambda: run(latents, run_dir, config=settings, device=_device(device), progress=progress), run_dir, replace=replace
         )
@@ -233,7 +233,7 @@ def probe(
     settings = _load(config, ProbeConfig, overrides)
     from vjepa2cli.train.probing import probe as run
 
-    with console.step_output() as progress:
+    with console.step_output(run_dir) as progress:
         path = _start_or_replace(
             lambda: run(store, run_dir, model=model, config=settings, device=_device(device), progress=progress),
             run_dir,
@@ -257,7 +257,7 @@ def validate(
     settings = _load(config, ValidateConfig, overrides)
     from vjepa2cli.planning.validation import validate as run
 
-    with console.step_output() as progress:
+    with console.step_output(out) as progress:
         path = run(latents, out, model=model, config=settings, device=_device(device), progress=progress)
     _emit_report(path, as_json=as_json)
 
@@ -281,7 +281,7 @@ def plan(
     settings, pose = _load(config, PlanConfig, overrides), _numbers(state)
     from vjepa2cli.planning.controller import plan as run
 
-    with console.step_output():
+    with console.step_output(out):
         result = run(obs, goal, model=model, state=pose, config=settings, out=out, device=_device(device))
     lines = [" ".join(f"{value:+.4f}" for value in action) for action in result.actions.tolist()]
     console.emit(result.to_tree() | {"out": str(out)}, "\n".join(lines), as_json=as_json)
@@ -312,7 +312,7 @@ def evaluate(
     settings = _load(config, EvaluateConfig, overrides)
     from vjepa2cli.planning.evaluation import evaluate as run
 
-    with console.step_output() as progress:
+    with console.step_output(out) as progress:
         path = run(model, out, config=settings, device=_device(device), progress=progress)
     _emit_report(path, as_json=as_json)
 
@@ -330,6 +330,6 @@ def report(
     settings = _load(config, ReportConfig, overrides)
     from vjepa2cli.reporting import report as run
 
-    with console.step_output():
+    with console.step_output(out):
         path = run(inputs, out, config=settings)
     console.emit({"out": str(path)}, str(path), as_json=as_json)
