@@ -8,9 +8,9 @@ entries and hold `complete`, set last of all.
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -18,20 +18,17 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
-from vjepa2cli.artifacts.video_entry import VideoEntry, Window, plain
+from vjepa2cli.artifacts.video_entry import METADATA, SCHEMA, VideoEntry, Window, plain, root_attributes, write_group
 from vjepa2cli.errors import ArtifactError
-from vjepa2cli.files import digest_json, read_json, write_json
+from vjepa2cli.files import digest_json, read_json
 
-__all__ = ["SCHEMA", "EntryWriter", "VideoEntry", "VideoStore", "VideoStoreWriter", "Window"]
-
-SCHEMA = 1
+__all__ = ["EntryWriter", "VideoEntry", "VideoStore", "VideoStoreWriter", "Window"]
 
 Pixels = NDArray[np.uint8]
 
 # A writer holds one shard in memory; frames too large for `shard_frames` of them get smaller shards.
 _MAX_SHARD_BYTES = 256 << 20
 _VIDEOS = "videos"
-_METADATA = "zarr.json"
 
 
 class VideoStore:
@@ -50,7 +47,7 @@ class VideoStore:
     def open(cls, path: str | Path) -> "VideoStore":
         """Open a finished store; raises ArtifactError where it is absent, not a video store, or unfinished."""
         path = Path(path)
-        attributes = _root_attributes(path)
+        attributes = root_attributes(path)
         if attributes is None:
             raise ArtifactError(f"{path}: no video store here; write it with 'vjepa2 ingest SOURCE --out {path}'")
         if not attributes.get("complete"):
@@ -69,6 +66,7 @@ class VideoStore:
         entry = self._entry(key)
         if not 0 <= start < stop <= entry.num_frames or step < 1:
             raise ArtifactError(f"{self.path}: {key}: frames {start}:{stop}:{step} are not within 0:{entry.num_frames}")
+        self._refuse_missing_shards(key, start, stop)
         # A slice, never a list of indices: zarr then reads a shard once, not once a frame.
         pixels: Pixels = self._read(key, "frames", slice(start, stop, step))
         return pixels
@@ -99,16 +97,36 @@ class VideoStore:
             )
         return self._by_key[key]
 
-    def _read(self, key: str, name: str, selection: slice = slice(None)) -> Any:
-        where = f"{key}/{name}"
+    def _refuse_missing_shards(self, key: str, start: int, stop: int) -> None:
+        """Zarr reads a shard that is not there as black frames; a store that was copied in part must not."""
+        folder = self.path / _VIDEOS / key / "frames"
+        per_shard = self._array(key, "frames").shards[0]
+        for shard in range(start // per_shard, (stop - 1) // per_shard + 1):
+            if not (folder / "c" / str(shard) / "0" / "0" / "0").is_file():
+                raise ArtifactError(f"{self.path}: {key}: shard {shard} of its frames is missing; copy the store again")
+
+    def _array(self, key: str, name: str) -> Any:
         self._entry(key)
+        where = f"{key}/{name}"
+        if where not in self._arrays:
+            with self._explained(where):
+                self._arrays[where] = zarr.open_array(self.path / _VIDEOS / where, mode="r", zarr_format=3)
+        return self._arrays[where]
+
+    def _read(self, key: str, name: str, selection: slice = slice(None)) -> Any:
+        array = self._array(key, name)
+        with self._explained(f"{key}/{name}"):
+            return array[selection]
+
+    @contextmanager
+    def _explained(self, where: str) -> Iterator[None]:
         try:
-            if where not in self._arrays:
-                self._arrays[where] = zarr.open_array(self.path / _VIDEOS / key / name, mode="r", zarr_format=3)
-            return self._arrays[where][selection]
+            yield
         except (OSError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())
-            raise ArtifactError(f"{self.path}: {where} cannot be read ({reason}); delete the store and ingest again") from error
+            raise ArtifactError(
+                f"{self.path}: {where} cannot be read ({reason}); copy the store again, or delete it and ingest again"
+            ) from error
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_arrays": {}}
@@ -125,22 +143,22 @@ class VideoStoreWriter:
     def open(cls, path: str | Path, config: Mapping[str, Any]) -> "VideoStoreWriter":
         """Create the store or take it up again; `config` is kept in it. Raises ArtifactError where something else is there."""
         path = Path(path)
-        if _root_attributes(path) is None:
+        if root_attributes(path) is None:
             if path.exists() and (not path.is_dir() or any(path.iterdir())):
                 raise ArtifactError(f"{path}: holds something that is not a video store; give another --out or remove it")
-            _write_group(path, {"schema": SCHEMA, "kind": "video_store", "complete": False, "config": dict(config)})
-            _write_group(path / _VIDEOS, {})
+            write_group(path, {"schema": SCHEMA, "kind": "video_store", "complete": False, "config": dict(config)})
+            write_group(path / _VIDEOS, {})
         return cls(path, config)
 
     @staticmethod
     def read_config(path: str | Path) -> dict[str, Any] | None:
         """The config that a store was begun with, or None where there is none yet."""
-        attributes = _root_attributes(Path(path))
+        attributes = root_attributes(Path(path))
         return None if attributes is None else dict(attributes["config"])
 
     def find(self, key: str) -> dict[str, Any] | None:
         """The attributes of a finished entry, or None."""
-        path = self.path / _VIDEOS / key / _METADATA
+        path = self.path / _VIDEOS / key / METADATA
         return dict(read_json(path)["attributes"]) if path.is_file() else None
 
     def finished(self) -> dict[str, dict[str, Any]]:
@@ -172,7 +190,7 @@ class VideoStoreWriter:
         after = before | {"windows": plain(windows), "episode": episode}
         if after != before:
             self._reopen()
-            _write_group(self.path / _VIDEOS / key, after)
+            write_group(self.path / _VIDEOS / key, after)
 
     def remove(self, key: str) -> None:
         """Remove an entry, if it is there."""
@@ -182,9 +200,9 @@ class VideoStoreWriter:
 
     def _reopen(self) -> None:
         """Mark the store as unfinished, before anything in it changes."""
-        attributes = _root_attributes(self.path) or {}
+        attributes = root_attributes(self.path) or {}
         if attributes.get("complete"):
-            _write_group(self.path, attributes | {"complete": False})
+            write_group(self.path, attributes | {"complete": False})
 
     def finalise(
         self, splits: Mapping[str, str], *, refused: Sequence[Mapping[str, str]], provenance: Mapping[str, Any]
@@ -205,8 +223,8 @@ class VideoStoreWriter:
             "digest": digest_json(content),
             "provenance": dict(provenance),
         }
-        if _root_attributes(self.path) != attributes:
-            _write_group(self.path, attributes)
+        if root_attributes(self.path) != attributes:
+            write_group(self.path, attributes)
         return VideoStore.open(self.path)
 
 
@@ -228,7 +246,7 @@ class EntryWriter:
         shutil.rmtree(self._partial, ignore_errors=True)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._partial, ignore_errors=True)
 
     @property
@@ -269,12 +287,12 @@ class EntryWriter:
         shape = {"num_frames": self.num_frames, "height": height, "width": width, "has_states": "states" in arrays}
         described = dict(attributes) | shape
         digest = digest_json([self._digest.hexdigest(), shape, described["source"], described["fps"]])
-        _write_group(self._partial, described | {"windows": plain(windows), "digest": digest})
+        write_group(self._partial, described | {"windows": plain(windows), "digest": digest})
         self._take_place(digest)
 
     def _take_place(self, digest: str) -> None:
         # A worker that outlived its killed parent may have written the same entry; whoever comes second leaves it alone.
-        if (self._final / _METADATA).is_file() and read_json(self._final / _METADATA)["attributes"]["digest"] == digest:
+        if (self._final / METADATA).is_file() and read_json(self._final / METADATA)["attributes"]["digest"] == digest:
             return
         shutil.rmtree(self._final, ignore_errors=True)
         self._partial.rename(self._final)
@@ -308,24 +326,9 @@ class EntryWriter:
             compressors=self._codec,
             fill_value=0,
             zarr_format=3,
+            # Without this an all-black shard is no file, and cannot be told from one that was lost.
+            config={"write_empty_chunks": True},
         )
-
-
-def _root_attributes(path: Path) -> dict[str, Any] | None:
-    """Attributes of the root group, or None where there is no store; raises ArtifactError for another kind or schema."""
-    if not (path / _METADATA).is_file():
-        return None
-    attributes: dict[str, Any] = read_json(path / _METADATA).get("attributes", {})
-    if attributes.get("kind") != "video_store":
-        raise ArtifactError(f"{path}: a zarr hierarchy, but not a video store; give the path that 'vjepa2 ingest' wrote")
-    if attributes.get("schema") != SCHEMA:
-        raise ArtifactError(f"{path}: has schema {attributes.get('schema')}, this version reads {SCHEMA}; ingest again")
-    return attributes
-
-
-def _write_group(path: Path, attributes: Mapping[str, Any]) -> None:
-    """Write a group's metadata document whole or not at all. Source: Zarr v3 core specification, group metadata."""
-    write_json(path / _METADATA, {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)})
 
 
 def _is_alive(process: int) -> bool:
