@@ -19,7 +19,7 @@ from vjepa2cli import config as configs
 from vjepa2cli.artifacts.provenance import provenance
 from vjepa2cli.artifacts.reports import write_report
 from vjepa2cli.data.video import write_video
-from vjepa2cli.errors import ArtifactError, ConfigError
+from vjepa2cli.errors import ArtifactError, ConfigError, StaleArtifactError
 from vjepa2cli.files import digest_bytes, digest_file, digest_json, write_text
 from vjepa2cli.progress import SILENT, Progress
 from vjepa2cli.recordings.droid import read_episode, write_episode
@@ -38,8 +38,8 @@ def collect(out: str | Path, *, config: CollectConfig, workers: int = 1, progres
     """Record the episodes of `config` into the folder `out` and return it; whole episodes of an earlier run are kept.
 
     Writes `episode_*/` in the raw DROID layout, `motion_windows.csv` and, last, `collection.json`. The result is a function of
-    the config alone, not of `workers` or of how often the run was stopped. Raises ConfigError where `out` was begun under
-    another config, DependencyError without MuJoCo or an offscreen GL.
+    the config alone, not of `workers` or of how often the run was stopped. Raises StaleArtifactError where `out` was begun
+    under another config, DependencyError without MuJoCo or an offscreen GL.
     """
     out = Path(out)
     _check(config)
@@ -104,7 +104,9 @@ def _claim(out: Path, config: CollectConfig) -> None:
     if saved.is_file():
         difference = configs.first_difference(configs.load(saved, CollectConfig), config)
         if difference is not None:
-            raise ConfigError(f"{out}: was begun with another config ({difference}); choose another --out, or delete this folder")
+            raise StaleArtifactError(
+                f"{out}: was begun with another config ({difference}); choose another --out, or delete this folder"
+            )
     elif out.exists() and (not out.is_dir() or any(out.glob("episode_*"))):
         raise ArtifactError(f"{out}: exists and was not begun by collect; choose another --out")
     for leftover in out.glob("*.partial"):
