@@ -27,7 +27,7 @@ STATE_FIELDS = "x, y, z (metres), roll, pitch, yaw (radians), gripper 0 open..1 
 _STATE_DIM = 7
 _PLANNED = [0, 1, 2, 6]
 """What CEM plans of an action: the translation and the gripper; the rotation stays 0, as in the released planner."""
-_ROWS = 128
+_ROWS = 64
 """Samples in one pass of the predictor, so that memory does not grow with their number."""
 
 _DEFAULT = PlanConfig()
