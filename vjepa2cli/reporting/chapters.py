@@ -1,0 +1,176 @@
+"""The chapters of the page: figures and tables of each kind of report, each made of what is there."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from vjepa2cli.reporting import page
+from vjepa2cli.reporting.figures import Line, ShareRow, curves, shares, smoothed
+from vjepa2cli.reporting.sources import ENCODERS, Source, of_kind
+from vjepa2cli.reporting.statistics import Share
+from vjepa2cli.reporting.verdict import ENCODER_NAMES, Claim, against_words
+
+
+def verdict(claims: Sequence[Claim]) -> str:
+    """The claims in words and bars, those with bars first, and everything that falls short of its baselines."""
+    short = [line for claim in claims for line in claim.shortfalls]
+    if short:
+        note = f'<div class="short"><h3>What falls short</h3>{page.bullets(short)}</div>\n'
+    else:
+        note = '<div class="short none"><h3>Nothing measured here falls short of its baselines</h3></div>\n' if claims else ""
+    large = [_large_card(claim, index) for index, claim in enumerate(claims) if claim.rows]
+    small = [_card(claim, _words(claim)) for claim in claims if not claim.rows]
+    small_cards = f'<div class="claims">\n{"".join(small)}</div>\n' if small else ""
+    return f'<section id="verdict">\n{"".join(large[:1])}{note}{"".join(large[1:])}{small_cards}</section>\n'
+
+
+def _words(claim: Claim) -> str:
+    return page.paragraph(claim.topic, kind="topic") + page.paragraph(claim.said, kind="said") + page.paragraph(claim.detail)
+
+
+def _card(claim: Claim, content: str, *, size: str = "") -> str:
+    return f'<div class="claim {claim.status}{size}">{content}</div>\n'
+
+
+def _large_card(claim: Claim, index: int) -> str:
+    """Words and a table beside bars."""
+    rows = []
+    for row in claim.rows:
+        words, kind = against_words(row.against) if row.against else (row.remark, "muted")
+        counts = f"{row.share.successes} of {row.share.total} ({row.share.interval()})"
+        rows.append((page.text(row.label), counts, f'<span class="{kind}">{page.text(words)}</span>'))
+    head = ("", "share (95 % interval)", f"the {page.text(claim.rows[0].label)} is")
+    bars = shares([ShareRow(row.label, row.share, row.colour) for row in claim.rows], f"claim{index}", mark=claim.mark)
+    drawing = page.figure(bars, "Bars are shares, whiskers their 95 % Wilson intervals.")
+    content = f'<div class="two"><div>{_words(claim)}</div>{drawing}</div>{page.table(head, rows)}'
+    return _card(claim, content, size=" hero" if index == 0 else "")
+
+
+# --- probing ---------------------------------------------------------------------------------------------------------
+
+
+def probing(sources: Sequence[Source]) -> str:
+    """Accuracy by class and encoder."""
+    parts = []
+    for index, source in enumerate(source for source in of_kind(sources, "probe") if source.ended):
+        results = list(source.body["results"])
+        names = [ENCODER_NAMES.get(str(result["encoder"]), str(result["encoder"])) for result in results]
+        rows = [(page.text(name), *(_class_cell(result, name) for result in results)) for name in source.body["classes"]]
+        meaning = source.body.get("chance_meaning", "guessing")
+        parts.append(page.paragraph(f"Chance, {source.body['chance'] * 100:.0f} %, is {meaning}.", kind="lead"))
+        parts.append(page.table(("class", *names), rows, numbers=range(1, len(names) + 1)))
+        lines = [
+            Line(_short(str(result["encoder"])), *_selection_curve(result), str(result["encoder"]))
+            for result in results
+            if result.get("evaluations") and str(result["encoder"]) in ENCODERS
+        ]
+        if lines:
+            drawing = curves(lines, f"probe{index}", x_label="step", y_label="accuracy on selection episodes (%)")
+            caption = (
+                "The chosen head of each encoder while it trained, on episodes that choose heads and are not in the score above."
+            )
+            parts.append(page.figures([page.figure(drawing, caption)]))
+    return page.section("probing", "Probe, class by class", *parts) if parts else ""
+
+
+def _class_cell(result: Mapping[str, Any], name: str) -> str:
+    counted = (result.get("per_class") or {}).get(name)
+    if not counted or not counted["total"]:
+        return "–"
+    share = Share.of(counted["correct"], counted["total"])
+    return f'{share.successes}/{share.total} <span class="muted">{share.rate * 100:.0f} %</span>'
+
+
+def _selection_curve(result: Mapping[str, Any]) -> tuple[list[int], list[float]]:
+    key = f"accuracy_{result.get('head', 0)}"
+    rows = [row for row in result["evaluations"] if key in row]
+    return [row["step"] for row in rows], [row[key] * 100 for row in rows]
+
+
+def _short(encoder: str) -> str:
+    return {"pixels": "pixels"}.get(encoder, encoder)
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+def world_models(sources: Sequence[Source]) -> str:
+    """Post-training: the error of teacher forcing and of the rollout beside copying, for each encoder."""
+    drawings = []
+    runs = of_kind(sources, "posttrain")
+    for index, source in enumerate(runs):
+        evaluations = source.body["evaluations"]
+        lines = [
+            Line(label, *_column(evaluations, key), colour, dash)
+            for key, label, colour, dash in (
+                ("teacher_forced", "one step", source.encoder, "-"),
+                ("rollout", "rollout", source.encoder, "--"),
+                ("copy", "copying", "random", "-"),
+                ("shuffled_actions", "shuffled", "bad", ":"),
+            )
+            if any(key in row for row in evaluations)
+        ]
+        if lines:
+            drawing = curves(
+                lines, f"posttrain{index}", x_label="step", y_label=f"held-out error, {ENCODER_NAMES[source.encoder]}"
+            )
+            drawings.append(page.figure(drawing, _unfinished(source)))
+    if not drawings:
+        return ""
+    lead = (
+        "Mean absolute error in feature space on held-out windows: of the next frame given the true one (one step), of the "
+        "model's own rollout, of copying the present frame, and of one step with the actions of other windows (shuffled). "
+        "Feature spaces differ, so only the lines within one figure can be compared."
+    )
+    return page.section("world-model", "World model", page.paragraph(lead, kind="lead"), page.figures(drawings))
+
+
+def pretraining(sources: Sequence[Source]) -> str:
+    """Pretraining: loss, feature rank and spread over the steps."""
+    parts = []
+    for index, source in enumerate(of_kind(sources, "pretrain")):
+        evaluations, drawings = source.body["evaluations"], []
+        losses = [(row["step"], row["loss"]) for row in source.metrics if "loss" in row]
+        lines = list(_loss_lines(losses))
+        if any("loss" in row for row in evaluations):
+            lines.append(Line("held out", *_column(evaluations, "loss"), "ink"))
+        if lines:
+            drawing = curves(lines, f"loss{index}", x_label="step", y_label="loss (L1 on layer-normed targets)")
+            drawings.append(
+                page.figure(drawing, "Faint: every batch; batches: their mean; held out: fixed clips under fixed masks.")
+            )
+        for key, label in (("rank", "rank of the features"), ("std", "spread of the features")):
+            if any(key in row for row in evaluations):
+                drawing = curves(
+                    [Line("held out", *_column(evaluations, key))], f"{key}{index}", x_label="step", y_label=label, floor=0
+                )
+                drawings.append(page.figure(drawing, _HEALTH[key]))
+        parts.append(page.paragraph(_unfinished(source), kind="lead") + page.figures(drawings))
+    return page.section("pretraining", "Pretraining", *parts) if parts else ""
+
+
+_HEALTH = {
+    "rank": "Effective rank of the target features' content. Near 1 it has collapsed: every clip looks the same.",
+    "std": "Standard deviation over clips, mean over dimensions. It may hold while the rank collapses.",
+}
+
+
+def _loss_lines(losses: Sequence[tuple[int, float]]) -> Iterator[Line]:
+    if not losses:
+        return
+    steps, values = zip(*losses, strict=True)
+    places, means = smoothed(values)
+    if len(values) > len(means):
+        yield Line("", steps, values, faint=True)
+    yield Line("batches", [steps[round(place)] for place in places], means)
+
+
+def _column(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], list[float]]:
+    found = [row for row in rows if row.get(key) is not None]
+    return [row["step"] for row in found], [row[key] for row in found]
+
+
+def _unfinished(source: Source) -> str:
+    if source.ended:
+        return ""
+    done = max((row["step"] for row in source.metrics), default=0)
+    return f"{source.name} has not ended: {done} of {source.body['steps']} steps so far."
