@@ -26,9 +26,8 @@ from vjepa2cli.recordings.droid import read_episode, write_episode
 from vjepa2cli.settings import CollectConfig
 from vjepa2cli.simulation.motions import graspable, sample_motion
 from vjepa2cli.simulation.offscreen import import_mujoco
-from vjepa2cli.simulation.tabletop import Tabletop
+from vjepa2cli.simulation.tabletop import ROBOT, Tabletop
 
-ROBOT = "vjepa2cli-tabletop"
 WINDOW_FRAMES, WINDOW_STRIDE = 8, 4
 _AXES = (("forward", "back"), ("left", "right"), ("up", "down"))
 _MOVED, _ASIDE, _STILL, _LIFTED = 0.06, 0.5, 0.01, 0.08

@@ -20,10 +20,9 @@ from vjepa2cli.planning.model_card import ModelCard, open_world_model
 from vjepa2cli.progress import SILENT, Progress
 from vjepa2cli.settings import EvaluateConfig
 from vjepa2cli.simulation.environment import Environment
-from vjepa2cli.simulation.tabletop import Tabletop
+from vjepa2cli.simulation.tabletop import ROBOT, Tabletop
 from vjepa2cli.simulation.tasks import Reach
 
-ROBOT = "vjepa2cli-tabletop"
 """What `collect` calls the robot that is evaluated here."""
 POLICIES = ("planner", "random", "perfect")
 

@@ -33,6 +33,7 @@ from vjepa2cli.simulation.scene import (
 
 Array = NDArray[np.float64]
 
+ROBOT = "vjepa2cli-tabletop"
 _TIMESTEP = 0.005
 _MOVING_SHARE = 0.7
 _TICK = 2
