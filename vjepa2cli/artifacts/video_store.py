@@ -5,6 +5,7 @@ robots `states` and `actions`. An entry is written under a temporary name and re
 entries and hold `complete`, set last of all.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -170,8 +171,10 @@ class VideoStoreWriter:
     def remove_unfinished(self) -> None:
         """Remove what writers that are no longer alive left behind."""
         for path in (self.path / _VIDEOS).glob("*.partial"):
-            if not _is_alive(int(path.name.split(".")[-2])):
-                shutil.rmtree(path, ignore_errors=True)
+            lock = _lock(path)
+            if lock is not None:
+                shutil.rmtree(path)
+                os.close(lock)
 
     def indices(self, key: str) -> NDArray[np.int64]:
         """Number of each frame of a finished entry in its source, int64 [F]."""
@@ -208,6 +211,8 @@ class VideoStoreWriter:
         self, splits: Mapping[str, str], *, refused: Sequence[Mapping[str, str]], provenance: Mapping[str, Any]
     ) -> VideoStore:
         """List all finished entries, their splits by key and what was refused; mark the store complete. Writes only changes."""
+        # Again: a worker of a killed run may have taken a moment to die.
+        self.remove_unfinished()
         entries = [attributes | {"key": key, "split": splits[key]} for key, attributes in self.finished().items()]
         for item in entries:
             # Where a source lay matters to the next ingest alone; the store itself may be moved.
@@ -241,13 +246,18 @@ class EntryWriter:
         self._timestamps: list[float] = []
         self._indices: list[int] = []
         self._digest = hashlib.sha256()
+        self._lock: int | None = None
 
     def __enter__(self) -> Self:
         shutil.rmtree(self._partial, ignore_errors=True)
+        self._partial.mkdir()
+        self._lock = _lock(self._partial)
         return self
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._partial, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
 
     @property
     def num_frames(self) -> int:
@@ -331,9 +341,12 @@ class EntryWriter:
         )
 
 
-def _is_alive(process: int) -> bool:
+def _lock(folder: Path) -> int | None:
+    """Hold a folder until its descriptor is closed or the process dies; None where another process holds it."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.kill(process, 0)
-    except (ProcessLookupError, PermissionError) as error:
-        return isinstance(error, PermissionError)
-    return True
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
