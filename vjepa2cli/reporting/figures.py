@@ -135,8 +135,8 @@ def shares(rows: Sequence[ShareRow], name: str, *, mark: tuple[str, float] | Non
                 va="bottom",
                 ha="right",
             )
-        _mark_rows(axes, len(rows), mark)
         axes.set(xlim=(0, 1), ylim=(len(rows) - 0.6, -1.2 if mark else -0.75), yticks=[], xticks=[0, 0.25, 0.5, 0.75, 1])
+        _mark_rows(axes, len(rows), mark)
         axes.set_xticklabels(["0", "25", "50", "75", "100 %"])
         axes.spines["left"].set_visible(False)
         return _svg(figure, name)
@@ -160,8 +160,8 @@ def dots(rows: Sequence[DotRow], name: str, *, x_label: str, mark: tuple[str, fl
                 middle = median(row.values)
                 axes.plot([middle, middle], [place - 0.33, place + 0.33], color=_STAND_IN["ink"], lw=1.6)
                 axes.text(longest, place - 0.36, f"median {middle:.1f}", color=_STAND_IN["muted"], va="bottom", ha="right")
-        _mark_rows(axes, len(rows), mark)
         axes.set(xlim=(0, longest * 1.01), ylim=(len(rows) - 0.55, -1.15 if mark else -0.8), yticks=[])
+        _mark_rows(axes, len(rows), mark)
         axes.set_xlabel(x_label)
         axes.spines["left"].set_visible(False)
         return _svg(figure, name)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vjepa2cli.reporting import page
-from vjepa2cli.reporting.sources import Source
+from vjepa2cli.reporting.sources import ENCODERS, Source
 
 ORDER = ("plan", "evaluation", "validation", "probe", "posttrain", "latents", "pretrain", "store", "collection")
 """Kinds from the result back to the recordings."""
@@ -75,11 +75,11 @@ def lineage(sources: Sequence[Source]) -> str:
     known = [source for source in sources if source.kind in ORDER]
     if not known:
         return ""
-    last = min(known, key=lambda source: ORDER.index(source.kind))
+    last = min(known, key=lambda source: (ORDER.index(source.kind), ENCODERS.index(source.encoder)))
     chain = ancestry(last, known)
     whole = chain[-1].kind in ("store", "collection")
     lead = "Every artefact names its inputs by SHA-256. " + (
-        f"From {last.name} back to the recordings, each link below was compared with the artefact itself."
+        f"From {last.name} back to the recordings, each green link was compared with the artefact itself."
         if whole
         else f"The chain from {last.name} ends early here: what made the rest was not given to this report."
     )
@@ -127,7 +127,7 @@ def _recording_words(store: Source, sources: Sequence[Source]) -> Iterator[str]:
     for other in sources:
         if other.kind == "collection" and recorded(store, other):
             count = f"{recorded(store, other)} of {len(recordings)} recordings"
-            yield f'{count} <span class="good-t">are episodes of</span> <code>{page.text(other.name)}</code>'
+            yield f'{count} <span class="good-t">bear the names of episodes of</span> <code>{page.text(other.name)}</code>'
     shown = [f"{page.text(name)} {_short(digest)}" for name, digest in list(recordings.items())[:_SHOWN_RECORDINGS]]
     rest = f", and {len(recordings) - len(shown)} more in the store's index" if len(recordings) > len(shown) else ""
     yield f"<details><summary>{len(recordings)} recordings</summary>{'; '.join(shown)}{rest}</details>"
@@ -165,5 +165,5 @@ def _versions(sources: Sequence[Source]) -> str:
 
 
 def _short(digest: Any) -> str:
-    """The first characters of a digest, the whole of it on hover."""
-    return f'<code title="{page.text(digest)}">{page.text(str(digest)[:10])}</code>' if digest else "–"
+    """The first ten figures of a digest, with the prefix that some have; the whole of it on hover."""
+    return f'<code title="{page.text(digest)}">{page.text(str(digest)[: str(digest).find("-") + 11])}</code>' if digest else "–"

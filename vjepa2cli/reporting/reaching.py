@@ -130,8 +130,16 @@ def _media(evaluations: Sequence[Evaluation]) -> Iterator[str]:
         if strips or videos:
             shown_at_once = evaluation is evaluations[0]
             yield f"<h3>{page.text(f'Episodes planned with {ENCODER_NAMES[evaluation.encoder]}')}</h3>"
-            yield "".join(strips) if shown_at_once else page.folded(f"{len(strips)} film strips", "".join(strips))
-            yield page.folded(f"{len(videos)} videos: the camera, and the goal beside it", page.figures(videos)) if videos else ""
+            yield "".join(strips) if shown_at_once else page.folded(_counted(strips, "film strip"), "".join(strips))
+            yield (
+                page.folded(f"{_counted(videos, 'video')}: the camera, and the goal beside it", page.figures(videos))
+                if videos
+                else ""
+            )
+
+
+def _counted(things: Sequence[object], name: str) -> str:
+    return f"{len(things)} {name}{'s' if len(things) != 1 else ''}"
 
 
 def _ending(shown: Pictures) -> str:

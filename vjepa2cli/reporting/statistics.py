@@ -62,6 +62,11 @@ def difference(first: Share, second: Share) -> Difference:
     return Difference(gap, low, high, overlapping=first.low <= second.high and second.low <= first.high)
 
 
+def minus(number: float, digits: int) -> str:
+    """A number with a minus sign, where it has one, that is no hyphen."""
+    return f"{number:.{digits}f}".replace("-", "−")
+
+
 def signed(number: float) -> str:
     """A whole number with its sign, as `+6`, `−5` or `0`."""
     rounded = round(number)

@@ -6,7 +6,7 @@ from typing import Any
 from vjepa2cli.reporting import page
 from vjepa2cli.reporting.figures import Line, curves, pairs
 from vjepa2cli.reporting.sources import Source, of_kind
-from vjepa2cli.reporting.statistics import Share
+from vjepa2cli.reporting.statistics import Share, minus
 from vjepa2cli.reporting.verdict import ENCODER_NAMES, Claim
 
 _SPLITS = {"val": "held-out", "train": "training", "all": "all"}
@@ -27,8 +27,8 @@ def _claim(source: Source) -> Claim:
     shortfalls = []
     if not body["beats_copy"]:
         shortfalls.append(
-            f"On {_split(source)} recordings the world model is not shown to beat copying the present frame: it lowers the error "
-            f"by {_span(step['below_copy'])}."
+            f"On {_split(source)} recordings the world model is not shown to beat copying the present frame: its error is "
+            f"{_gap_words(step['below_copy'])}."
         )
     if not body["uses_actions"]:
         shortfalls.append(
@@ -40,7 +40,7 @@ def _claim(source: Source) -> Claim:
     said = f"On {_split(source)} recordings, {abs(gain) * 100:.0f} % {'better' if gain > 0 else 'worse'} than copying the frame"
     detail = (
         f"{body['num_windows']} windows of {body['num_episodes']} episodes, {mine}: error {error['model']:.4f} against "
-        f"{error['copy']:.4f}, lower by {_span(step['below_copy'])}. The true actions predict better than another window's in "
+        f"{error['copy']:.4f}, {_gap_words(step['below_copy'])}. The true actions predict better than another window's in "
         f"{wins.successes} of {wins.total} ({wins.rate * 100:.0f} %, 95 % interval {wins.interval()})."
     )
     return Claim("World model without a robot", said, detail, shortfalls=tuple(shortfalls), failed=bool(shortfalls))
@@ -73,9 +73,11 @@ def _wins(step: Mapping[str, Any]) -> Share:
     return Share.of(step["true_beats_shuffled"]["successes"], step["true_beats_shuffled"]["n"])
 
 
-def _span(gap: Mapping[str, Any]) -> str:
-    low, high = gap["interval"]
-    return f"{gap['mean']:.4f} (95 % interval {low:.4f} to {high:.4f})"
+def _gap_words(below: Mapping[str, Any]) -> str:
+    """By how much an error is lower, or higher, with the interval of that."""
+    sign, word = (-1, "higher") if below["mean"] < 0 else (1, "lower")
+    low, high = sorted(sign * end for end in below["interval"])
+    return f"{word} by {sign * below['mean']:.4f} (95 % interval {minus(low, 4)} to {minus(high, 4)})"
 
 
 def _relative(source: Source) -> Line:
@@ -90,7 +92,7 @@ def _prediction_table(validations: Sequence[Source]) -> str:
             page.text(ENCODER_NAMES[source.encoder]),
             str(step["steps"]),
             *(f"{step['error'][name]:.4f}" for name in ("model", "copy", "shuffled")),
-            _span(step["below_copy"]).replace("95 % interval ", ""),
+            f"{minus(step['below_copy']['mean'], 4)} ({' to '.join(minus(end, 4) for end in step['below_copy']['interval'])})",
             f"{wins.successes}/{wins.total} ({wins.interval()})",
         )
         for source in validations
@@ -106,8 +108,10 @@ def _inversion_table(validations: Sequence[Source]) -> str:
     for source in validations:
         found = source.body.get("inversion")
         if found:
-            directions = "–" if found["cosine"]["mean"] is None else f"{found['cosine']['mean']:.2f}"
-            axes = ", ".join(f"{axis} {'–' if value is None else f'{value:.2f}'}" for axis, value in found["correlation"].items())
+            directions = "–" if found["cosine"]["mean"] is None else minus(found["cosine"]["mean"], 2)
+            axes = ", ".join(
+                f"{axis} {'–' if value is None else minus(value, 2)}" for axis, value in found["correlation"].items()
+            )
             ends = (f"{found['error_m'][name] * 100:.1f}" for name in ("mean", "median"))
             name = page.text(ENCODER_NAMES[source.encoder])
             rows.append((name, str(found["count"]), *ends, f"{found['magnitude_m'] * 100:.1f}", directions, axes))

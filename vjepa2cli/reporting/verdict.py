@@ -190,8 +190,9 @@ def _pretraining(source: Source) -> Claim:
     said = f"Pretraining loss {'fell' if fell else 'went'} {first}to {final['loss']:.3f} in {source.body['steps']} steps"
     state = "collapsed" if kept < COLLAPSED else "not collapsed"
     detail = (
-        f"The rank of the features is {final['rank']:.1f}, {kept * 100:.0f} % of the {final['rank_initial']:.1f} before training: {state}"
-        f". Their spread is {final['std']:.2f}. The targets move with the encoder, so a falling loss alone proves little."
+        f"The rank of the features is {final['rank']:.1f}, {kept * 100:.0f} % of the {final['rank_initial']:.1f} before "
+        f"training: {state}. Their spread is {final['std']:.2f}. The targets move with the encoder, so a falling loss alone "
+        "proves little."
     )
     return Claim("Pretraining", said, detail, shortfalls=tuple(shortfalls), failed=bool(shortfalls))
 

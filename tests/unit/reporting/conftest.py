@@ -1,11 +1,8 @@
-"""The page: it says what the numbers allow and no more, whatever is missing, in the same bytes every time."""
+"""A small tree of results with invented numbers, written the way the steps write theirs."""
 
 import json
-import re
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +15,8 @@ from vjepa2cli.artifacts.reports import write_report
 from vjepa2cli.artifacts.statistics import share, wilson_interval
 from vjepa2cli.artifacts.video_store import VideoStoreWriter, Window
 from vjepa2cli.data.video import write_image, write_video
-from vjepa2cli.errors import ArtifactError
 from vjepa2cli.files import digest_bytes
 from vjepa2cli.reporting import report
-from vjepa2cli.reporting.statistics import Share, difference
 from vjepa2cli.settings import (
     CollectConfig,
     EvaluateConfig,
@@ -279,7 +274,19 @@ class Results:
 REACHED = {"trained": 47, "untrained": 44, "pixels": 9}
 
 
-@pytest.fixture(scope="module")
-def shared_results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+@pytest.fixture(scope="session")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """A whole tree that tests read and do not change."""
     return Results(tmp_path_factory.mktemp("results"), REACHED).write()
+
+
+@pytest.fixture(scope="session")
+def page(results: Results) -> str:
+    """The page of that tree."""
+    return results.page()
+
+
+@pytest.fixture(scope="session")
+def make_results() -> Callable[..., Results]:
+    """`make_results(root, reached)` writes a tree of its own; `reached` holds the goals reached by kind of encoder."""
+    return lambda root, reached=REACHED, **changes: Results(root, reached, **changes).write()
