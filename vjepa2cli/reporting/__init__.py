@@ -5,7 +5,7 @@ from pathlib import Path
 
 from vjepa2cli.files import digest_bytes, write_text
 from vjepa2cli.reporting import page
-from vjepa2cli.reporting.chapters import pretraining, probing, verdict, world_models
+from vjepa2cli.reporting.chapters import plans, pretraining, probing, verdict, world_models
 from vjepa2cli.reporting.evaluations import read_evaluations
 from vjepa2cli.reporting.lineage import lineage
 from vjepa2cli.reporting.reaching import absent_media, reaching
@@ -28,6 +28,7 @@ def report(inputs: Sequence[Path], out: Path, *, config: ReportConfig) -> Path:
     chapters = {
         "Verdict": verdict([*claims(sources), *validation_claims(sources)]),
         "Reaching goals": reaching(sources),
+        "Plans": plans(sources),
         "World model": world_models(sources),
         "Validation": validation(sources),
         "Probe": probing(sources),

@@ -45,6 +45,34 @@ def _large_card(claim: Claim, index: int) -> str:
     return _card(claim, content, size=" hero" if index == 0 else "")
 
 
+# --- one plan --------------------------------------------------------------------------------------------------------
+
+
+def plans(sources: Sequence[Source]) -> str:
+    """Single plans: how the search lowered the energy, and what the model expects of it."""
+    drawings = []
+    for index, source in enumerate(of_kind(sources, "plan")):
+        body, iterations = source.body, range(1, len(source.body["energies"]) + 1)
+        lines = [
+            Line(label, iterations, [step[key] for step in body["energies"]], colour)
+            for key, label, colour in (
+                ("samples", "all samples", "random"),
+                ("elites", "elites", "untrained"),
+                ("best", "best", "trained"),
+            )
+        ]
+        marks = [("doing nothing", body["idle_energy"])]
+        drawing = curves(
+            lines, f"plan{index}", x_label="iterations", y_label="energy: distance to the goal in features", marks=marks
+        )
+        caption = (
+            f"{source.name}: {len(body['actions'])} actions. The observation lies {body['observed_energy']:.4f} from the goal; "
+            f"the model expects {body['final_energy']:.4f} after the plan, {body['idle_energy']:.4f} after doing nothing."
+        )
+        drawings.append(page.figure(drawing, caption))
+    return page.section("plans", "Plans", page.figures(drawings)) if drawings else ""
+
+
 # --- probing ---------------------------------------------------------------------------------------------------------
 
 

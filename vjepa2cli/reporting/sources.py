@@ -23,7 +23,7 @@ _REQUIRED = {
     "evaluation": ("encoder", "protocol.tolerance", "policies.planner.success.successes", "policies.planner.success.n"),
     "validation": ("encoder", "split", "prediction", "inversion", "beats_copy", "uses_actions"),
     "collection": ("episodes",),
-    "plan": ("energies",),
+    "plan": ("energies", "actions", "observed_energy", "idle_energy", "final_energy"),
 }
 _WRITTEN_BY = {
     "pretrain": "'vjepa2 pretrain'",

@@ -213,6 +213,17 @@ def test_any_part_alone_makes_a_page_that_names_what_is_missing(results: Any, le
     assert ("No evaluation of the trained encoder was given." in parsed.text) is left.startswith("evaluate")
 
 
+def test_a_plan_shows_how_the_search_lowered_the_energy(results: Any, tmp_path: Path) -> None:
+    energies = [{"best": 0.5 - 0.1 * step, "elites": 0.55 - 0.1 * step, "samples": 0.7 - 0.1 * step} for step in range(4)]
+    body = {"energies": energies, "actions": [[0.01] * 7], "observed_energy": 0.6, "idle_energy": 0.61, "final_energy": 0.2}
+    path = write_report(
+        tmp_path / "plan.json", "plan", body, provenance={"inputs": {"model": digest_bytes(b"model", b"trained")}}
+    )
+    words = outline(results.page(path, results.root / "posttrain/trained")).text
+    assert "the model expects 0.2000 after the plan, 0.6100 after doing nothing" in words
+    assert "is what posttrain made" in words
+
+
 def test_a_run_that_has_not_ended_is_shown_as_far_as_it_came(results: Any, tmp_path: Path) -> None:
     shutil.copytree(results.root / "pretrain", tmp_path / "pretrain")
     (tmp_path / "pretrain/report.json").unlink()
