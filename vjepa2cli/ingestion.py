@@ -5,6 +5,7 @@ What the store holds depends on the sources and the config alone, not on the num
 
 import multiprocessing
 import shutil
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -118,7 +119,7 @@ def _run(found: Sequence[Source], out: Path, config: IngestConfig, workers: int)
         yield from ((source, _ingest_source(source, out, config)) for source in found)
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(found)), mp_context=context, initializer=use_one_thread)
+    pool = ProcessPoolExecutor(min(workers, len(found)), mp_context=context, initializer=_start_worker)
     try:
         running = {pool.submit(_ingest_source, source, out, config): source for source in found}
         for done in as_completed(running):
@@ -130,6 +131,12 @@ def _run(found: Sequence[Source], out: Path, config: IngestConfig, workers: int)
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    # An interruption ends a worker without a traceback of its own; the parent tells the user.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    use_one_thread()
 
 
 def _named(error: OSError, out: Path) -> OSError:

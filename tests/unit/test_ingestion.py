@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -116,7 +117,7 @@ def test_other_config_is_refused_with_the_first_differing_key(tmp_path: Path) ->
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killed_at_random_moments_it_ends_in_the_same_store(tmp_path: Path, workers: int) -> None:
-    videos(tmp_path / "in", 8)
+    videos(tmp_path / "in", 6)
     whole = run([tmp_path / "in"], tmp_path / "whole.zarr")
     out = tmp_path / "x.zarr"
     script = tmp_path / "run.py"
@@ -128,7 +129,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_store(tmp_path: Path, work
     )
     generator = random.Random(workers)
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    for _ in range(2):
+    for _ in range(workers):
         process = subprocess.Popen([sys.executable, str(script)], env=environment, start_new_session=True)
         wanted = generator.randrange(1, 5)
         deadline = time.monotonic() + 60
@@ -228,8 +229,6 @@ def test_one_frame_too_many_or_too_few_is_cut_and_said_and_more_is_refused(tmp_p
 
 
 def test_recording_without_a_rate_is_taken_at_droids_and_said(tmp_path: Path) -> None:
-    import h5py
-
     folder = episode(tmp_path / "ep")
     metadata = next(folder.glob("metadata*"))
     metadata.write_text(metadata.read_text().replace('"rate"', '"unrated"'))

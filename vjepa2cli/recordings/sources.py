@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,7 +101,8 @@ def _with_unique_names(found: Sequence[Source], cameras: Sequence[Camera]) -> li
     depth = [0] * len(found)
     while True:
         names = [_name(source, above, several=len(cameras) > 1) for source, above in zip(found, depth, strict=True)]
-        equal = [index for index, name in enumerate(names) if names.count(name) > 1] if len(set(names)) < len(names) else []
+        counts = Counter(names)
+        equal = [index for index, name in enumerate(names) if counts[name] > 1]
         if not equal:
             named = [replace(source, name=name) for source, name in zip(found, names, strict=True)]
             return sorted(named, key=lambda source: source.name)
