@@ -79,7 +79,7 @@ def lineage(sources: Sequence[Source]) -> str:
     chain = ancestry(last, known)
     whole = chain[-1].kind in ("store", "collection")
     lead = "Every artefact names its inputs by SHA-256. " + (
-        f"From {last.name} back to the recordings, each green link was compared with the artefact itself."
+        f"From {last.name} back to the recordings, each green link is one digest that both sides name."
         if whole
         else f"The chain from {last.name} ends early here: what made the rest was not given to this report."
     )
@@ -127,7 +127,7 @@ def _recording_words(store: Source, sources: Sequence[Source]) -> Iterator[str]:
     for other in sources:
         if other.kind == "collection" and recorded(store, other):
             count = f"{recorded(store, other)} of {len(recordings)} recordings"
-            yield f'{count} <span class="good-t">bear the names of episodes of</span> <code>{page.text(other.name)}</code>'
+            yield f"{count} bear the names of episodes of <code>{page.text(other.name)}</code>"
     shown = [f"{page.text(name)} {_short(digest)}" for name, digest in list(recordings.items())[:_SHOWN_RECORDINGS]]
     rest = f", and {len(recordings) - len(shown)} more in the store's index" if len(recordings) > len(shown) else ""
     yield f"<details><summary>{len(recordings)} recordings</summary>{'; '.join(shown)}{rest}</details>"
