@@ -1,6 +1,5 @@
 # Names and functions that the rules use.
 import json
-import os
 import shlex
 
 import yaml
@@ -55,7 +54,8 @@ def preset_files(wildcards):
         path = shipped if shipped.is_file() else Path(name)
         if not path.is_file():
             break
-        files.append(os.path.relpath(path))
+        here = path.is_relative_to(Path.cwd())
+        files.append(str(path.relative_to(Path.cwd()) if here else path))
         name = (yaml.safe_load(path.read_text()) or {}).get("base")
     return files
 
