@@ -39,10 +39,10 @@ def vjepa2() -> Callable[..., subprocess.CompletedProcess[str]]:
 def snakemake() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the workflow in a folder, at the smallest size: `snakemake(folder, "--dry-run")`; results lie in `results/` there."""
 
-    def run(folder: Path, *options: str | Path) -> subprocess.CompletedProcess[str]:
+    def run(folder: Path, *options: str, configfile: Path | None = None) -> subprocess.CompletedProcess[str]:
         place = ["--snakefile", REPOSITORY / "Snakefile", "--directory", folder]
-        how = ["--configfile", REPOSITORY / "tests/workflow/smallest.yaml", "--cores", "2"]
-        command = [sys.executable, "-m", "snakemake", *map(str, [*place, *how, *options])]
+        how = ["--configfile", configfile or REPOSITORY / "tests/workflow/smallest.yaml", "--cores", "2"]
+        command = [sys.executable, "-m", "snakemake", *map(str, [*options, *place, *how])]
         return subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY, timeout=600)
 
     return run

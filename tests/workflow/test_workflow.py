@@ -72,14 +72,14 @@ def test_an_edited_value_reruns_exactly_what_depends_on_it(
 ) -> None:
     before = yaml.safe_load((REPOSITORY / "tests/workflow/smallest.yaml").read_text())["overrides"]
     file = altered(tmp_path, overrides={step: before.get(step, {}) | value})
-    assert planned(snakemake(finished_run, "--dry-run", "--configfile", file)) == {f"config {step}", *dependants}
+    assert planned(snakemake(finished_run, "--dry-run", configfile=file)) == {f"config {step}", *dependants}
 
 
 @pytest.mark.slow
 def test_another_results_folder_starts_afresh_and_leaves_the_first_alone(
     finished_run: Path, snakemake: Command, tmp_path: Path
 ) -> None:
-    everything = planned(snakemake(finished_run, "--dry-run", "--configfile", altered(tmp_path, results="others")))
+    everything = planned(snakemake(finished_run, "--dry-run", configfile=altered(tmp_path, results="others")))
     assert {"collect", "ingest", "pretrain", *TRAINED} <= everything
 
 
@@ -90,7 +90,7 @@ def test_edited_training_starts_over_and_the_rest_stays(finished_run: Path, snak
     before = json.loads((folder / "results/posttrain/trained/report.json").read_text())
     pretrained = (folder / "results/pretrain/report.json").stat().st_mtime_ns
     overrides = {"posttrain": {"steps": 4, "checkpoint_every": 2, "evaluate_every": 2}}
-    ended = snakemake(folder, "--configfile", altered(tmp_path, overrides=overrides), "results/posttrain/trained/report.json")
+    ended = snakemake(folder, "results/posttrain/trained/report.json", configfile=altered(tmp_path, overrides=overrides))
     assert ended.returncode == 0, ended.stdout + ended.stderr
     after = json.loads((folder / "results/posttrain/trained/report.json").read_text())
     assert (before["steps"], after["steps"]) == (12, 4)
