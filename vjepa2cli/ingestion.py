@@ -4,8 +4,10 @@ What the store holds depends on the sources and the config alone, not on the num
 """
 
 import multiprocessing
+import os
 import shutil
 import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -136,7 +138,16 @@ def _run(found: Sequence[Source], out: Path, config: IngestConfig, workers: int)
 def _start_worker() -> None:
     # An interruption ends a worker without a traceback of its own; the parent tells the user.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     use_one_thread()
+
+
+def _end_with_parent() -> None:
+    # A worker that outlives a killed parent would go on writing beside the next run.
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _named(error: OSError, out: Path) -> OSError:
