@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,6 +53,8 @@ def snakemake() -> Callable[..., subprocess.CompletedProcess[str]]:
 def finished_run(tmp_path_factory: pytest.TempPathFactory, snakemake: Callable[..., subprocess.CompletedProcess[str]]) -> Path:
     """A folder in which the workflow has run to its end at the smallest size; whoever changes it works on a copy."""
     folder = tmp_path_factory.mktemp("workflow")
+    began = time.monotonic()
     ended = snakemake(folder)
     assert ended.returncode == 0, ended.stdout[-6000:] + ended.stderr[-6000:]
+    (folder / "seconds").write_text(f"{time.monotonic() - began:.1f}")
     return folder
