@@ -131,13 +131,21 @@ def encoder_source(wildcards, input):
 
 
 def reports():
-    """Every report that this run can give, in the order of the chain."""
-    wanted = [rules.pretrain.output.report]
+    """All that the page is drawn from, in the order of the chain: what was recorded and stored, and every report."""
+    wanted = [rules.collect.output.summary] if config["simulate"] else []
+    wanted += [f"{RESULTS}/{store}.zarr.json" for store in stores()]
+    wanted.append(rules.pretrain.output.report)
     if HAS_LABELS:
         wanted.append(rules.probe.output.report)
     if HAS_ROBOT:
+        wanted += expand(rules.precompute.output.latents, encoder=ENCODERS)
         wanted += expand(rules.posttrain.output.report, encoder=ENCODERS)
         wanted += expand(rules.validate.output.report, encoder=ENCODERS)
     if config["simulate"]:
         wanted += expand(rules.evaluate.output.report, encoder=ENCODERS)
     return wanted
+
+
+def stores():
+    """The video stores of this run."""
+    return (["videos"] if config["videos"] else []) + (["robot"] if HAS_ROBOT else [])
