@@ -76,7 +76,8 @@ def _start_or_replace(step: Callable[[], _Result], out: Path, *, replace: bool) 
 def _emit_report(path: Path, *, as_json: bool) -> None:
     from vjepa2cli.artifacts.reports import read_report
 
-    console.emit(read_report(path), str(path), as_json=as_json)
+    content = read_report(path)
+    console.emit(content, "\n".join(filter(None, [str(path), content.get("verdict")])), as_json=as_json)
 
 
 def collect(
