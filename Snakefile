@@ -17,8 +17,10 @@ validate(config, Path(workflow.basedir) / "workflow" / "schemas" / "config.schem
 container: config["container"]
 
 
-# The `vjepa2` that was installed beside this Snakemake comes first, whether or not its environment is active.
-shell.prefix(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; ')
+# The `vjepa2` that was installed beside this Snakemake comes first, whether or not its environment is active. It takes the
+# shell's place, and ends when Snakemake does, however that ended.
+BESIDE = shlex.quote(str(Path(sys.executable).parent))
+shell.prefix(f'exec env VJEPA2_END_WITH_PARENT=1 PATH={BESIDE}:"$PATH" ')
 
 
 include: "workflow/rules/common.smk"

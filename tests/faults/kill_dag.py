@@ -45,15 +45,15 @@ def run(folder: Path, configfile: Path, *options: str) -> None:
         raise SystemExit(f"the workflow failed in {folder}:\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}")
 
 
-def run_and_kill(folder: Path, configfile: Path, *, after: float) -> str:
-    """Start the workflow, kill all of its processes `after` some seconds, and tell which files of results were there last."""
+def run_and_kill(folder: Path, configfile: Path, *, after: float, everything: bool) -> str:
+    """Start the workflow, kill all of its processes (or Snakemake alone) `after` some seconds, and tell how far it had come."""
     folder.mkdir(parents=True, exist_ok=True)
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(snakemake(folder, configfile), start_new_session=True, **silent) as process:  # type: ignore[call-overload]
         try:
             process.wait(timeout=after)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            (os.killpg if everything else os.kill)(process.pid, signal.SIGKILL)
             process.wait()
         else:
             return "it had ended"
@@ -107,9 +107,11 @@ def main() -> None:
         seconds = time.monotonic() - began
     disturbed, generator = (options.work / "disturbed").resolve(), random.Random(options.seed)
     kills = []
-    for _ in range(options.kills):
+    for number in range(options.kills):
         after = generator.uniform(0.05, 2 / (options.kills + 1)) * seconds
-        kills.append({"after": round(after, 1), "where": run_and_kill(disturbed, configfile, after=after)})
+        everything = number % 2 == 0
+        where = run_and_kill(disturbed, configfile, after=after, everything=everything)
+        kills.append({"after": round(after, 1), "killed": "everything" if everything else "Snakemake alone", "where": where})
     run(disturbed, configfile)
     expected, got = digests(reference), digests(disturbed)
     differ = sorted(name for name in expected | got if expected.get(name) != got.get(name))

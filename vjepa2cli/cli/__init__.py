@@ -5,6 +5,8 @@ Exit codes: 0 done, 1 something the user can mend (one line on stderr), 2 wrong 
 
 import os
 import sys
+import threading
+import time
 from typing import Annotated
 
 import typer
@@ -63,8 +65,22 @@ def root(
     console.set_up_logging(verbose=verbose)
 
 
+def _end_with_parent() -> None:
+    """End this process when its parent has ended, so that a workflow that was killed leaves no orphan to meet its next run."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def main() -> None:
     """Run the command line; a user's error is one line on stderr and exit code 1, an interruption is 130."""
+    if os.environ.get("VJEPA2_END_WITH_PARENT") == "1":
+        _end_with_parent()
     try:
         app(prog_name="vjepa2")
     except Vjepa2Error as error:
