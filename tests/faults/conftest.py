@@ -1,6 +1,5 @@
 """The command line in this very process, so that a fault costs no start of torch."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,16 +22,15 @@ def inline(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
             patch.setattr(sys, "argv", ["vjepa2", *words])
             for name, value in (env or {}).items():
                 patch.setenv(name, value)
+            for library in ("OMP", "MKL", "OPENBLAS"):
+                patch.setenv(f"{library}_NUM_THREADS", "1")  # the command sets them too; the patch puts them back
             patch.chdir(cwd or Path.cwd())
-            before = dict(os.environ)
             capfd.readouterr()
             try:
                 main()
                 code = 0
             except SystemExit as ended:
                 code = int(ended.code or 0)
-            os.environ.clear()
-            os.environ.update(before)
         said = capfd.readouterr()
         return subprocess.CompletedProcess(words, code, said.out, said.err)
 
