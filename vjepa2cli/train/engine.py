@@ -57,10 +57,10 @@ def _import_deepspeed(device: torch.device) -> Any:
     return deepspeed
 
 
-def _name_ranks() -> None:
-    """Set the five variables of a process group: from srun where it launched us, to a group of one where nobody did."""
+def _name_ranks() -> bool:
+    """Set the five variables of a process group: from srun where it launched us, to a group of one (True) where nobody did."""
     if "RANK" in os.environ:
-        return
+        return False
     if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         os.environ |= {
             "RANK": os.environ["SLURM_PROCID"],
@@ -72,18 +72,19 @@ def _name_ranks() -> None:
             raise TrainingError(
                 f"srun started {os.environ['WORLD_SIZE']} tasks but {' and '.join(missing)} is not set; export it or use torchrun"
             )
-        return
+        return False
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return True
 
 
 def start_process_group(device: torch.device) -> tuple[int, int]:
     """Join the process group and return (rank, world size); a refused group is an error, never a silent group of one."""
     deepspeed = _import_deepspeed(device)
     if not torch.distributed.is_initialized():
-        _name_ranks()
+        alone = _name_ranks()
         backend = "nccl" if device.type == "cuda" else "gloo"
         try:
             with warnings.catch_warnings():
@@ -92,6 +93,9 @@ def start_process_group(device: torch.device) -> tuple[int, int]:
         except (RuntimeError, ValueError) as error:
             place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
             raise TrainingError(f"the process group at {place} was refused: {str(error).splitlines()[0]}") from None
+        if alone:  # a process that this one starts would take them for its own, and find the port in use
+            for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+                del os.environ[name]
     rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
     if world_size != int(os.environ.get("WORLD_SIZE", world_size)):
         raise TrainingError(f"the process group has {world_size} members but WORLD_SIZE says {os.environ['WORLD_SIZE']}")
