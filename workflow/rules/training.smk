@@ -82,7 +82,7 @@ rule probe:
         report=f"{RESULTS}/probe/report.json",
     log:
         f"{RESULTS}/logs/probe.log",
-    priority: 20
+    priority: 45
     threads: 1
     params:
         store=subpath(input.store, strip_suffix=".json"),
