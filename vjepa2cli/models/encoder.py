@@ -121,13 +121,13 @@ class Encoder(nn.Module):
         x: Tensor = self.patch_embed(clip)
         ids = torch.arange(grid.num_tokens, device=clip.device).unsqueeze(0)  # [1, N]
         if context_ids is not None:
-            x, ids = _keep(x, context_ids), context_ids
+            x, ids = keep(x, context_ids), context_ids
         rotary = rotary_table(token_positions(ids, grid), self.spec.embed_dim // self.spec.num_heads, variant=self.spec.rotary)
         return x, rotary
 
 
-def _keep(x: Tensor, ids: Tensor) -> Tensor:
-    """The tokens of the given ids: x [B, N, D], ids [B, K] -> [B, K, D]."""
+def keep(x: Tensor, ids: Tensor) -> Tensor:
+    """The tokens of the given ids: x [B, N, D], ids [B, K] -> [B, K, D]; raises InputError for rows that fit no clip."""
     if ids.ndim != 2 or len(ids) != len(x):
         raise InputError(f"context_ids: shape {list(ids.shape)} is not [{len(x)}, K], one row of ids a clip")
     return x.gather(1, ids.unsqueeze(-1).expand(-1, -1, x.shape[-1]))

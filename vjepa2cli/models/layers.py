@@ -14,6 +14,7 @@ from vjepa2cli.tokens import TokenGrid
 RotaryVariant = Literal["tiled", "interleaved"]
 
 _ROTARY_BASE = 10000.0
+_PRETRAINED_SIDE = 16
 
 
 class Rotary(NamedTuple):
@@ -26,6 +27,18 @@ class Rotary(NamedTuple):
 def token_positions(ids: Tensor, grid: TokenGrid) -> Tensor:
     """The (t, row, column) of flat token ids: [..., N] int64 -> [..., N, 3]."""
     return torch.stack(grid.positions(ids), dim=-1)
+
+
+def interpolate_positions(positions: Tensor, grid: TokenGrid) -> Tensor:
+    """Stretch the rows and columns of a grid to those of 16 x 16, time stays: [..., N, 3] -> [..., N, 3] float32.
+
+    So a frame spans the same angles at every resolution, those of the 256 pixels that V-JEPA 2.1 was pretrained at; V-JEPA 2
+    counts on instead.
+
+    Source: app/vjepa_2_1/models/utils/modules.py of facebookresearch/vjepa2 (`interpolate_rope`).
+    """
+    scales = [1.0, *((_PRETRAINED_SIDE - 1) / max(size - 1, 1) for size in (grid.h, grid.w))]
+    return positions.float() * torch.tensor(scales, device=positions.device)
 
 
 def rotary_table(positions: Tensor, head_dim: int, *, variant: RotaryVariant = "tiled") -> Rotary:
@@ -126,6 +139,11 @@ class Block(nn.Module):
         return out
 
 
+def modality_embed(dim: int) -> nn.Parameter:
+    """What V-JEPA 2.1 adds to every token of an image, or of a video: [1, 1, dim]; `initialise` draws it."""
+    return nn.Parameter(torch.zeros(1, 1, dim))
+
+
 def run_block(
     block: nn.Module, x: Tensor, rotary: Rotary | None = None, mask: Tensor | None = None, *, checkpointing: bool
 ) -> Tensor:
@@ -145,9 +163,10 @@ def initialise(module: nn.Module, blocks: Iterable[nn.Module], generator: torch.
     """Draw the weights of `module` as the released code does; None stands for a generator seeded with 0.
 
     Linear maps and convolutions: normal with standard deviation 0.02 cut at an absolute 2, biases zero. Then what block i = 1 ..
-    adds to the residual stream (attn.proj and mlp.fc2) is divided by sqrt(2 i). On the meta device there is nothing to draw.
+    adds to the residual stream (attn.proj and mlp.fc2) is divided by sqrt(2 i). The modality embeddings of V-JEPA 2.1 begin with
+    a standard deviation of 1e-6. On the meta device there is nothing to draw.
 
-    Source: src/models/vision_transformer.py of facebookresearch/vjepa2.
+    Source: src/models/vision_transformer.py and app/vjepa_2_1/models/vision_transformer.py of facebookresearch/vjepa2.
     """
     generator = generator or torch.Generator().manual_seed(0)
     for part in module.modules():
@@ -155,6 +174,9 @@ def initialise(module: nn.Module, blocks: Iterable[nn.Module], generator: torch.
             nn.init.trunc_normal_(part.weight, std=0.02, generator=generator)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
+    for name, parameter in module.named_parameters(recurse=False):
+        if name.endswith("_mod_embed") and not parameter.is_meta:
+            nn.init.normal_(parameter, std=1e-6, generator=generator)
     for index, block in enumerate(blocks, start=1):
         if isinstance(block, Block):
             rescale(block.attn.proj.weight, index)
