@@ -26,9 +26,8 @@ from vjepa2cli.data.video import (
 )
 from vjepa2cli.errors import ArtifactError, ConfigError, InputError, WeightsError
 from vjepa2cli.files import digest_bytes, replaced_atomically
-from vjepa2cli.models.encoder import Encoder
-from vjepa2cli.models.pixels import PixelEncoder
 from vjepa2cli.models.weights import encoder_digest, load_encoder
+from vjepa2cli.models.world_model import FrameEncoder
 from vjepa2cli.progress import SILENT, Progress
 from vjepa2cli.registry import RELEASED
 from vjepa2cli.settings import EncodeConfig
@@ -200,7 +199,7 @@ def _check_targets(sources: Sequence[_Source], out: Path, pca: Path | None, *, s
         raise InputError(f"{pca}: components are drawn as .mp4 for a video and as .png for an image; choose that suffix")
 
 
-def _check_config(config: EncodeConfig, encoder: Encoder | PixelEncoder) -> int:
+def _check_config(config: EncodeConfig, encoder: FrameEncoder) -> int:
     """The crop in pixels, checked with the window against the encoder's patches and tubelets."""
     spec = encoder.spec
     crop = config.crop or spec.crop
@@ -256,9 +255,7 @@ def _sampled(source: _Source, config: EncodeConfig) -> Iterator[TimedFrame]:
 
 
 @torch.inference_mode()
-def _features(
-    source: _Source, encoder: Encoder | PixelEncoder, *, config: EncodeConfig, crop: int, progress: Progress
-) -> Features:
+def _features(source: _Source, encoder: FrameEncoder, *, config: EncodeConfig, crop: int, progress: Progress) -> Features:
     device = next((weight.device for weight in encoder.parameters()), torch.device("cpu"))
     tubelet = encoder.spec.tubelet_size
     tokens: list[NDArray[np.float32]] = []

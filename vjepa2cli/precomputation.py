@@ -15,10 +15,9 @@ from vjepa2cli.data.batches import stride_of
 from vjepa2cli.data.poses import pose_delta
 from vjepa2cli.data.transforms import frame_transform
 from vjepa2cli.errors import ConfigError, InputError
-from vjepa2cli.models.encoder import Encoder
 from vjepa2cli.models.pixels import PixelEncoder
 from vjepa2cli.models.weights import encoder_digest, load_encoder
-from vjepa2cli.models.world_model import encode_frames
+from vjepa2cli.models.world_model import FrameEncoder, encode_frames
 from vjepa2cli.progress import SILENT, Progress
 from vjepa2cli.settings import PrecomputeConfig
 from vjepa2cli.tokens import TokenGrid
@@ -86,7 +85,7 @@ def _common_rate(entries: Sequence[VideoEntry], config: PrecomputeConfig) -> flo
 
 
 def _header(
-    encoder: Encoder | PixelEncoder,
+    encoder: FrameEncoder,
     videos: VideoStore,
     *,
     model: str,
@@ -105,7 +104,7 @@ def _header(
     return LatentHeader(
         encoder_source=model,
         encoder_digest=digest,
-        layer_norm=isinstance(encoder, Encoder),
+        layer_norm=not isinstance(encoder, PixelEncoder),
         grid=(1, grid.h, grid.w),
         embed_dim=spec.embed_dim,
         rate=rate,
@@ -117,7 +116,7 @@ def _header(
 
 @torch.inference_mode()
 def _encode(
-    encoder: Encoder | PixelEncoder,
+    encoder: FrameEncoder,
     frames: npt.NDArray[np.uint8],
     *,
     config: PrecomputeConfig,
@@ -130,7 +129,7 @@ def _encode(
         batch = frames[start : start + config.batch_frames]
         pixels = torch.as_tensor(frame_transform(batch, crop=config.crop, geometry=config.geometry)).to(device)
         with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
-            latents = encode_frames(encoder, pixels, layer_norm=isinstance(encoder, Encoder))
+            latents = encode_frames(encoder, pixels, layer_norm=not isinstance(encoder, PixelEncoder))
         parts.append(latents.float().cpu().numpy())
         progress.advance(len(batch))
     return np.concatenate(parts)

@@ -211,13 +211,6 @@ def test_a_truncated_file_is_refused(tmp_path: Path, suffix: str) -> None:
         load_encoder(cut, 2)
 
 
-def test_v2_1_is_told_apart(tmp_path: Path) -> None:
-    state = encoder().state_dict() | {"norms_block.0.weight": torch.ones(24), "video_mod_embed": torch.zeros(1, 1, 24)}
-    torch.save({"ema_encoder": state}, tmp_path / "new.pt")
-    with pytest.raises(WeightsError, match=r"V-JEPA 2\.1 checkpoint"):
-        load_encoder(tmp_path / "new.pt", 2)
-
-
 def test_a_source_that_is_nowhere_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="did you mean 'vjepa2-vitl-256'"):
         load_encoder("vjepa2-vitl-265")

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from vjepa2cli.files import digest_bytes, digest_json
-from vjepa2cli.models.encoder import Encoder
 from vjepa2cli.models.pixels import PixelEncoder
+from vjepa2cli.models.world_model import FrameEncoder
 
 
 def state_digest(module: nn.Module) -> str:
@@ -17,7 +17,7 @@ def state_digest(module: nn.Module) -> str:
     return digest_bytes(*parts)
 
 
-def encoder_digest(encoder: Encoder | PixelEncoder) -> str:
+def encoder_digest(encoder: FrameEncoder) -> str:
     """What latents are marked with: the digest of an encoder's spec and weights, or of how pixels are averaged."""
     if isinstance(encoder, PixelEncoder):
         spec = encoder.spec

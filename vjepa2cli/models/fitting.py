@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from vjepa2cli.errors import WeightsError
 from vjepa2cli.models.ac_predictor import AcPredictor, AcPredictorSpec
 from vjepa2cli.models.encoder import Encoder, EncoderSpec
+from vjepa2cli.models.encoder_v21 import EncoderV21, EncoderV21Spec
 from vjepa2cli.models.predictor import Predictor, PredictorSpec
+from vjepa2cli.models.predictor_v21 import PredictorV21, PredictorV21Spec
 from vjepa2cli.models.probe import AttentiveProbe, ProbeSpec
 
-_Spec = TypeVar("_Spec", EncoderSpec, PredictorSpec, AcPredictorSpec, ProbeSpec)
+_Spec = TypeVar("_Spec", EncoderSpec, EncoderV21Spec, PredictorSpec, PredictorV21Spec, AcPredictorSpec, ProbeSpec)
 _Network = TypeVar("_Network", bound=nn.Module)
 
 _LISTED = 8
@@ -22,6 +24,9 @@ _LISTED = 8
 
 _LEGACY_KEYS = ("pos_embed", "predictor_pos_embed")
 """Sine-cosine positions that released files still hold and that rotary networks never read."""
+
+_V2_1_KEYS = ("norms_block.", "patch_embed_img.", "video_mod_embed", "predictor_embed.0.", "predictor_proj_context.")
+"""How the names begin by which a network of V-JEPA 2.1 is known."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +37,23 @@ class Stated:
     numbers: Mapping[str, Any]
 
 
+def fit_any_encoder(state: Mapping[str, Tensor], stated: Stated) -> Encoder | EncoderV21:
+    """An encoder of V-JEPA 2 or 2.1, as the names in `state` tell; see `fit_encoder`."""
+    if any(name.startswith(_V2_1_KEYS) for name in state):
+        return _fit(EncoderV21, _spec(EncoderV21Spec, stated, state, _encoder_numbers), state, stated.where)
+    return fit_encoder(state, stated)
+
+
 def fit_encoder(state: Mapping[str, Tensor], stated: Stated) -> Encoder:
     """An encoder that holds `state`; raises WeightsError where the spec stays open or a key does not fit."""
     return _fit(Encoder, _spec(EncoderSpec, stated, state, _encoder_numbers), state, stated.where)
+
+
+def fit_any_predictor(state: Mapping[str, Tensor], stated: Stated) -> Predictor | PredictorV21:
+    """A pretraining predictor of V-JEPA 2 or 2.1, as the names in `state` tell; see `fit_encoder`."""
+    if any(name.startswith(_V2_1_KEYS) for name in state):
+        return _fit(PredictorV21, _spec(PredictorV21Spec, stated, state, _predictor_v21_numbers), state, stated.where)
+    return fit_predictor(state, stated)
 
 
 def fit_predictor(state: Mapping[str, Tensor], stated: Stated) -> Predictor:
@@ -86,7 +105,7 @@ def _spec(
 
 def _fit(
     network_class: Callable[[Any], _Network],
-    spec: EncoderSpec | PredictorSpec | AcPredictorSpec | ProbeSpec,
+    spec: EncoderSpec | PredictorSpec | PredictorV21Spec | AcPredictorSpec | ProbeSpec,
     state: Mapping[str, Tensor],
     where: str,
 ) -> _Network:
@@ -154,6 +173,23 @@ def _predictor_numbers(state: Mapping[str, Tensor], where: str) -> dict[str, Any
         "depth": _depth(state, "predictor_blocks."),
         "mlp_ratio": _mlp_ratio(state, "predictor_blocks.0.mlp.fc1.weight", where),
         "num_mask_tokens": _depth(state, "mask_tokens."),
+    }
+
+
+def _predictor_v21_numbers(state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
+    # Several levels go through two linear maps, the first of which ends at the width of one level.
+    mixed = "predictor_embed.0.weight" in state
+    encoder_dim, num_channels = _shape(state, "predictor_embed.0.weight" if mixed else "predictor_embed.weight", where, ndim=2)
+    embed_dim = _shape(state, "predictor_norm.weight", where, ndim=1)[0]
+    num_levels = num_channels // encoder_dim if mixed else 1
+    return {
+        "encoder_dim": encoder_dim if mixed else num_channels,
+        "target_dim": _shape(state, "predictor_proj.weight", where, ndim=2)[0] // num_levels,
+        "embed_dim": embed_dim,
+        "depth": _depth(state, "predictor_blocks."),
+        "mlp_ratio": _mlp_ratio(state, "predictor_blocks.0.mlp.fc1.weight", where),
+        "num_mask_tokens": _depth(state, "mask_tokens."),
+        "num_levels": num_levels,
     }
 
 

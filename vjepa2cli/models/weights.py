@@ -29,11 +29,14 @@ from vjepa2cli.files import read_json
 from vjepa2cli.models.ac_predictor import AcPredictor
 from vjepa2cli.models.digests import encoder_digest, state_digest
 from vjepa2cli.models.encoder import Encoder
-from vjepa2cli.models.fitting import Stated, fit_ac_predictor, fit_encoder, fit_predictor, fit_probe
+from vjepa2cli.models.encoder_v21 import EncoderV21
+from vjepa2cli.models.fitting import Stated, fit_ac_predictor, fit_any_encoder, fit_any_predictor, fit_probe
 from vjepa2cli.models.key_mapping import StateDict, from_transformers, stated_numbers, to_official_names, to_transformers
 from vjepa2cli.models.pixels import PixelEncoder, PixelSpec
 from vjepa2cli.models.predictor import Predictor
+from vjepa2cli.models.predictor_v21 import PredictorV21
 from vjepa2cli.models.probe import AttentiveProbe
+from vjepa2cli.models.world_model import FrameEncoder
 
 __all__ = [
     "encoder_digest",
@@ -52,7 +55,6 @@ Device = torch.device | str
 
 _ENCODER_KEYS = ("target_encoder", "ema_encoder", "encoder")
 _PT_SUFFIXES = (".pt", ".pth", ".tar", ".bin")
-_V2_1_KEYS = ("norms_block.", "patch_embed_img.", "video_mod_embed", "predictor_embed.0.", "predictor_proj_context.")
 
 _CLASSIFIERS = "classifiers"
 _SIGNATURES = {
@@ -90,8 +92,8 @@ class Checkpoint:
 
 def load_encoder(
     source: Source, num_heads: int | None = None, *, checkpoint_key: str | None = None, device: Device = "cpu"
-) -> Encoder | PixelEncoder:
-    """Load an encoder; `num_heads` is needed only where the source does not say it (a bare `.pt` or `.safetensors`).
+) -> FrameEncoder:
+    """Load an encoder of V-JEPA 2 or 2.1; `num_heads` is needed where the source (a bare `.pt` or `.safetensors`) lacks it.
 
     `checkpoint_key` picks one of several encoders in a file (see above). Raises WeightsError where the source is not found,
     cannot be read or does not fit.
@@ -101,12 +103,12 @@ def load_encoder(
         return _VARIANTS[variant](load_encoder(rest, num_heads, checkpoint_key=checkpoint_key)).to(device)
     checkpoint = read_checkpoint(source)
     key = checkpoint_key or next((key for key in _ENCODER_KEYS if key in checkpoint.networks), "encoder")
-    return _load(checkpoint, key, fit_encoder, num_heads=num_heads).to(device)
+    return _load(checkpoint, key, fit_any_encoder, num_heads=num_heads).to(device)
 
 
-def load_predictor(source: Source, num_heads: int | None = None, *, device: Device = "cpu") -> Predictor:
-    """Load a pretraining predictor; see `load_encoder`."""
-    return _load(read_checkpoint(source), "predictor", fit_predictor, num_heads=num_heads).to(device)
+def load_predictor(source: Source, num_heads: int | None = None, *, device: Device = "cpu") -> Predictor | PredictorV21:
+    """Load a pretraining predictor of V-JEPA 2 or 2.1; see `load_encoder`."""
+    return _load(read_checkpoint(source), "predictor", fit_any_predictor, num_heads=num_heads).to(device)
 
 
 def load_ac_predictor(source: Source, num_heads: int | None = None, *, device: Device = "cpu") -> AcPredictor:
@@ -122,7 +124,7 @@ def load_probe(source: Source, num_heads: int | None = None, *, device: Device =
     return _load(checkpoint, "probe", fit_probe, num_heads=num_heads).to(device)
 
 
-def load_world_model_parts(source: Source, device: Device = "cpu") -> tuple[Encoder | PixelEncoder, AcPredictor, dict[str, Any]]:
+def load_world_model_parts(source: Source, device: Device = "cpu") -> tuple[FrameEncoder, AcPredictor, dict[str, Any]]:
     """The encoder and the AC predictor of a world model, and what its folder says of it (of a bare checkpoint: nothing).
 
     An AC model folder names its encoder and the encoder's digest: a relative source is looked for from the working directory,
@@ -134,7 +136,7 @@ def load_world_model_parts(source: Source, device: Device = "cpu") -> tuple[Enco
     named = about.get("encoder")
     if named is None:
         key = next((key for key in _ENCODER_KEYS if key in checkpoint.networks), "encoder")
-        return _load(checkpoint, key, fit_encoder).to(device), ac, about
+        return _load(checkpoint, key, fit_any_encoder).to(device), ac, about
     encoder = load_encoder(_find_beside(Path(checkpoint.where), named["source"]), device=device)
     if encoder_digest(encoder) != named["digest"]:
         raise WeightsError(
@@ -145,7 +147,7 @@ def load_world_model_parts(source: Source, device: Device = "cpu") -> tuple[Enco
 
 
 def read_checkpoint(source: Source) -> Checkpoint:
-    """Read whatever `source` names, as it is; raises WeightsError where it is not found, is damaged, or is of V-JEPA 2.1."""
+    """Read whatever `source` names, as it is; raises WeightsError where it is not found or is damaged."""
     path, released = _locate(str(source))
     if path.is_dir():
         checkpoint = _read_folder(path)
@@ -157,13 +159,6 @@ def read_checkpoint(source: Source) -> Checkpoint:
         checkpoint = Checkpoint(str(path), _networks(_read_pt(path), str(path)))
     else:
         raise WeightsError(f"{path}: is no checkpoint; give a model folder, a .safetensors, or a {'/'.join(_PT_SUFFIXES)} file")
-    for network, state in checkpoint.networks.items():
-        telling = next((name for name in state if name.startswith(_V2_1_KEYS)), None)
-        if telling is not None:
-            raise WeightsError(
-                f"{path}: is a V-JEPA 2.1 checkpoint ({network} holds {telling}); this version runs V-JEPA 2 and 2-AC, "
-                f"such as {', '.join(row.name for row in registry.RELEASED.values() if row.family in ('2', '2-ac'))}"
-            )
     return _with_released_numbers(checkpoint, released) if released is not None else checkpoint
 
 
@@ -181,12 +176,15 @@ def _load(
     return fit(checkpoint.networks[network], Stated(f"{checkpoint.where}: {network}", numbers))
 
 
-def _untrained(encoder: Encoder | PixelEncoder) -> Encoder | PixelEncoder:
+def _untrained(encoder: FrameEncoder) -> FrameEncoder:
     """The same architecture with fresh weights, drawn by the released rule from seed 0."""
-    return Encoder(encoder.spec, generator=torch.Generator().manual_seed(0)).eval() if isinstance(encoder, Encoder) else encoder
+    generator = torch.Generator().manual_seed(0)
+    if isinstance(encoder, EncoderV21):
+        return EncoderV21(encoder.spec, generator=generator).eval()
+    return Encoder(encoder.spec, generator=generator).eval() if isinstance(encoder, Encoder) else encoder
 
 
-def _pixels(encoder: Encoder | PixelEncoder) -> Encoder | PixelEncoder:
+def _pixels(encoder: FrameEncoder) -> FrameEncoder:
     """Pixel averages over the same patches and tubelets."""
     spec = encoder.spec
     return PixelEncoder(
@@ -200,7 +198,7 @@ def _pixels(encoder: Encoder | PixelEncoder) -> Encoder | PixelEncoder:
     ).eval()
 
 
-_VARIANTS: dict[str, Callable[[Encoder | PixelEncoder], Encoder | PixelEncoder]] = {"untrained": _untrained, "pixels": _pixels}
+_VARIANTS: dict[str, Callable[[FrameEncoder], FrameEncoder]] = {"untrained": _untrained, "pixels": _pixels}
 
 
 def _locate(source: str) -> tuple[Path, registry.ReleasedModel | None]:
@@ -331,7 +329,8 @@ def _with_released_numbers(checkpoint: Checkpoint, released: registry.ReleasedMo
     stated: dict[str, Mapping[str, Any]] = {}
     for network, state in checkpoint.networks.items():
         # A file of that name that holds another shape is somebody's own: nothing is known of it.
-        if network in _ENCODER_KEYS and _width(state, "norm.weight") == size.embed_dim:
+        norm = "norms_block.0.weight" if released.family == "2.1" else "norm.weight"
+        if network in _ENCODER_KEYS and _width(state, norm) == size.embed_dim:
             stated["encoder"] = {"num_heads": size.num_heads, "crop": released.crop, "num_frames": released.frames}
         elif released.predictor and _width(state, "predictor_norm.weight") == released.predictor.embed_dim:
             stated[network] = {"num_heads": released.predictor.num_heads}

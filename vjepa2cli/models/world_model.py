@@ -15,9 +15,10 @@ from torch import Tensor
 from vjepa2cli.errors import InputError
 from vjepa2cli.models.ac_predictor import AcPredictor
 from vjepa2cli.models.encoder import Encoder
+from vjepa2cli.models.encoder_v21 import EncoderV21
 from vjepa2cli.models.pixels import PixelEncoder
 
-FrameEncoder = Encoder | PixelEncoder
+FrameEncoder = Encoder | EncoderV21 | PixelEncoder
 Compose = Callable[[Tensor, Tensor], Tensor]
 Transform = Callable[[NDArray[np.uint8]], Tensor]
 

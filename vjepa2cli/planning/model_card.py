@@ -12,10 +12,8 @@ from vjepa2cli.data.poses import pose_compose
 from vjepa2cli.data.transforms import frame_transform
 from vjepa2cli.errors import PlanningError
 from vjepa2cli.models.ac_predictor import AcPredictor
-from vjepa2cli.models.encoder import Encoder
-from vjepa2cli.models.pixels import PixelEncoder
 from vjepa2cli.models.weights import encoder_digest, load_ac_predictor, load_world_model_parts, read_checkpoint, state_digest
-from vjepa2cli.models.world_model import WorldModel
+from vjepa2cli.models.world_model import FrameEncoder, WorldModel
 
 _BASELINES = ("untrained", "pixels")
 
@@ -89,7 +87,7 @@ def open_predictor(source: str | Path, *, device: torch.device | str = "cpu") ->
     return WorldModel(None, ac, preprocessing=card.preprocessing, compose=pose_compose), card
 
 
-def _card(source: str | Path, ac: AcPredictor, about: dict[str, Any], encoder: Encoder | PixelEncoder | None) -> ModelCard:
+def _card(source: str | Path, ac: AcPredictor, about: dict[str, Any], encoder: FrameEncoder | None) -> ModelCard:
     named = about.get("encoder")
     if named is None:
         assert encoder is not None
