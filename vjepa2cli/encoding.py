@@ -26,6 +26,7 @@ from vjepa2cli.data.video import (
 )
 from vjepa2cli.errors import ArtifactError, ConfigError, InputError, WeightsError
 from vjepa2cli.files import digest_bytes, replaced_atomically
+from vjepa2cli.models.encoder_v21 import EncoderV21
 from vjepa2cli.models.weights import encoder_digest, load_encoder
 from vjepa2cli.models.world_model import FrameEncoder
 from vjepa2cli.progress import SILENT, Progress
@@ -257,7 +258,8 @@ def _sampled(source: _Source, config: EncodeConfig) -> Iterator[TimedFrame]:
 @torch.inference_mode()
 def _features(source: _Source, encoder: FrameEncoder, *, config: EncodeConfig, crop: int, progress: Progress) -> Features:
     device = next((weight.device for weight in encoder.parameters()), torch.device("cpu"))
-    tubelet = encoder.spec.tubelet_size
+    # V-JEPA 2.1 has a tokenizer for images; any other encoder sees a tubelet of copies.
+    tubelet = 1 if source.still and isinstance(encoder, EncoderV21) else encoder.spec.tubelet_size
     tokens: list[NDArray[np.float32]] = []
     timestamps: list[NDArray[np.float64]] = []
     num_frames = padded = 0

@@ -9,12 +9,14 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
+from vjepa2cli import registry
 from vjepa2cli.artifacts.reports import read_report
 from vjepa2cli.artifacts.video_store import VideoStoreWriter
 from vjepa2cli.data.transforms import preprocess
 from vjepa2cli.data.video import Clip, iterate_frames, read_clip, read_image, write_image, write_video
 from vjepa2cli.encoding import at_rate, encode, principal_colours, windows
 from vjepa2cli.errors import ConfigError, InputError, VideoError, WeightsError
+from vjepa2cli.models.encoder_v21 import EncoderV21, EncoderV21Spec
 from vjepa2cli.models.weights import load_encoder
 from vjepa2cli.settings import EncodeConfig
 
@@ -40,6 +42,17 @@ def by_hand(model: Path, clip: Clip, start: int, stop: int) -> NDArray[np.float3
     part = Clip(clip.pixels[start:stop], clip.fps, clip.timestamps[start:stop], clip.source)
     with torch.inference_mode():
         return encoder(preprocess(part, crop=32)[None])[0].numpy().reshape((stop - start) // 2, 2, 2, -1)
+
+
+@pytest.fixture
+def tiny_v21(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a released V-JEPA 2.1 model, shrunk: a bare file does not say its heads."""
+    monkeypatch.setenv("VJEPA2_HOME", str(tmp_path / "cache"))
+    monkeypatch.setitem(registry.SIZES, "base", registry.ModelSize(24, 4, 2))
+    row = registry.RELEASED["vjepa2.1-vitb-384"]
+    (tmp_path / "cache").mkdir()
+    torch.save({"ema_encoder": EncoderV21(EncoderV21Spec(24, 4, 2)).state_dict()}, tmp_path / "cache" / row.file_name)
+    return row.name
 
 
 @pytest.mark.parametrize("num_frames", [2, 4, 6])
@@ -88,6 +101,24 @@ def test_sampling_at_a_rate_is_that_of_the_clip_reader(video: Path, fps: float):
     clip = read_clip(video, fps=fps)
     assert np.allclose([time for time, _ in chosen], clip.timestamps)
     assert np.array_equal(np.stack([pixels for _, pixels in chosen]), clip.pixels)
+
+
+@torch.no_grad()
+def test_v2_1_reads_an_image_by_its_own_tokenizer_and_a_video_of_one_frame_as_a_video(tiny_v21: str, tmp_path: Path):
+    image = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+    write_image(tmp_path / "one.png", image)
+    write_video(tmp_path / "one.mp4", [image], fps=FPS)
+    encoder = load_encoder(tiny_v21)
+    pixels = {"png": preprocess(Clip(image[None], 1.0, np.zeros(1), ""), crop=32)[None]}
+    pixels["mp4"] = preprocess(Clip(read_clip(tmp_path / "one.mp4").pixels[[0, 0]], 1.0, np.zeros(2), ""), crop=32)[None]
+    for suffix, clip in pixels.items():
+        config = EncodeConfig(num_frames=4, crop=32)
+        encode(tmp_path / f"one.{suffix}", model=tiny_v21, out=tmp_path / "a.npz", pca=None, config=config)
+        with np.load(tmp_path / "a.npz") as found:
+            assert found["grid"].tolist() == [1, 2, 2]
+            assert np.allclose(found["tokens"].reshape(4, 24), encoder(clip)[0].numpy(), atol=1e-5)
+    encode(tmp_path / "one.png", model=tiny_v21, out=tmp_path / "a.npz", pca=tmp_path / "p.png", config=config)
+    assert read_image(tmp_path / "p.png").shape == (32, 64, 3)
 
 
 def test_image_is_a_tubelet_of_copies_and_suffixes_agree(tiny_encoder: Path, tmp_path: Path):

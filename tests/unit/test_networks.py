@@ -9,7 +9,9 @@ from torch import Tensor
 from vjepa2cli.errors import InputError
 from vjepa2cli.models.ac_predictor import AcPredictor, AcPredictorSpec
 from vjepa2cli.models.encoder import Encoder, EncoderSpec
+from vjepa2cli.models.encoder_v21 import EncoderV21, EncoderV21Spec
 from vjepa2cli.models.predictor import Predictor, PredictorSpec
+from vjepa2cli.models.predictor_v21 import PredictorV21, PredictorV21Spec
 from vjepa2cli.models.probe import AttentiveProbe, ProbeSpec
 from vjepa2cli.tokens import TokenGrid
 
@@ -92,7 +94,9 @@ def test_a_probe_does_not_know_the_order_of_tokens() -> None:
 
 NETWORKS = [
     (Encoder, EncoderSpec(96, 4, 2)),
+    (EncoderV21, EncoderV21Spec(96, 4, 2)),
     (Predictor, PredictorSpec(96, 96, 4, 2)),
+    (PredictorV21, PredictorV21Spec(96, 96, 96, 4, 2)),
     (AcPredictor, AcPredictorSpec(96, 96, 4, 2)),
     (AttentiveProbe, ProbeSpec(96, num_classes=96, depth=5, num_heads=2)),
 ]
@@ -114,6 +118,8 @@ def test_weights_start_as_in_the_released_code(network: Any, spec: Any) -> None:
         last = state["pooler.cross_attention_block.mlp.fc2.weight"].std().item()
         assert last == pytest.approx(0.02 / 8**0.5, rel=0.05)
         assert state["pooler.query_tokens"].std().item() == pytest.approx(0.02, rel=0.3)
+    for name in (name for name in state if name.endswith("_mod_embed")):
+        assert state[name].std().item() == pytest.approx(1e-6, rel=0.3)
 
 
 @pytest.mark.parametrize(("network", "spec"), NETWORKS)
