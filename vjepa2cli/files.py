@@ -1,6 +1,7 @@
 """Files that are whole or absent: atomic writes, content digests, and a sane error when a disk is full."""
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -20,8 +21,12 @@ def replaced_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path` to write; rename it over `path` on success, remove it on failure.
 
     The sibling is named `<name>.<pid>.partial`; a whole folder may be written as well (an older folder at `path` is replaced).
+    What a killed process left under such a name is removed first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):
+        if not _is_alive(leftover.name.split(".")[-2]):
+            _remove(leftover)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     _remove(partial)
     try:
@@ -35,6 +40,18 @@ def replaced_atomically(path: Path) -> Iterator[Path]:
     except BaseException:
         _remove(partial)
         raise
+
+
+def _is_alive(pid: str) -> bool:
+    if not pid.isdigit():
+        return True  # no name of ours
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def _remove(path: Path) -> None:
