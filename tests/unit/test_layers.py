@@ -31,7 +31,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "mujoco": ("simulation",),
     "pydantic": ("config", "settings"),
     "rich": ("cli",),
-    "safetensors": ("models.weights", "artifacts.model_dir"),
+    "safetensors": ("models.checkpoint_files", "artifacts.model_dir"),
     "snakemake": (),
     "transformers": (),
     "typer": ("cli",),

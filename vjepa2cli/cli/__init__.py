@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from vjepa2cli.cli import console, inspection, steps
+from vjepa2cli.cli import console, inspection, steps, weights
 from vjepa2cli.errors import Vjepa2Error
 from vjepa2cli.files import is_disk_full
 
@@ -38,7 +38,7 @@ for step in (
     app.command(rich_help_panel="Steps")(step)
 app.command(rich_help_panel="Utilities")(inspection.doctor)
 app.add_typer(inspection.config_app, name="config", rich_help_panel="Utilities")
-app.add_typer(inspection.weights_app, name="weights", rich_help_panel="Utilities")
+app.add_typer(weights.weights_app, name="weights", rich_help_panel="Utilities")
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,4 +1,4 @@
-"""The commands that look and tell: configurations, released checkpoints, and whether this machine is fit."""
+"""The commands that look and tell: configurations, and whether this machine is fit."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +10,6 @@ from vjepa2cli.cli import console
 from vjepa2cli.cli.steps import Json, Overrides
 
 config_app = typer.Typer(no_args_is_help=True, help="List, show, check and resolve configurations.")
-weights_app = typer.Typer(no_args_is_help=True, help="Released checkpoints, and fresh encoders.")
 
 Source = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A preset's name or a YAML file.")]
 
@@ -67,57 +66,6 @@ def resolve(
     resolved = config.load_any(source, overrides=overrides or ())
     config.save(resolved, out)
     console.emit({"out": str(out), "step": resolved.step, "digest": config.digest(resolved)}, str(out), as_json=as_json)
-
-
-@weights_app.command("list")
-def list_weights(as_json: Json = False) -> None:
-    """List the released checkpoints: size, resolution, parameters, where they come from, and whether they lie here."""
-    from vjepa2cli.registry import RELEASED, cache_folder
-
-    folder = cache_folder()
-    rows = [(model, (folder / model.file_name).is_file()) for model in RELEASED.values()]
-    cells = [
-        (
-            model.name,
-            model.family,
-            model.size,
-            f"{model.crop} px",
-            f"{model.encoder_parameters / 1e6:.0f} M",
-            "yes" if present else "no",
-            model.url,
-        )
-        for model, present in rows
-    ]
-    text = console.table(("name", "family", "size", "crop", "encoder", "here", "url"), cells)
-    weights = [asdict(model) | {"file": str(folder / model.file_name), "present": present} for model, present in rows]
-    console.emit(
-        {"folder": str(folder), "weights": weights}, f"{text}\n\nFiles in {folder} are found by these names.", as_json=as_json
-    )
-
-
-@weights_app.command("init")
-def initialise_weights(
-    source: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A config of pretrain.")],
-    out: Annotated[Path, typer.Option(help="The model folder to write.")],
-    overrides: Overrides = None,
-    as_json: Json = False,
-) -> None:
-    """Write the encoder that a pretraining would start from: what the untrained and pixel baselines are made of."""
-    import torch
-
-    from vjepa2cli import config
-    from vjepa2cli.artifacts.model_dir import save_model
-    from vjepa2cli.models.encoder import Encoder
-    from vjepa2cli.models.weights import state_digest, to_transformers
-    from vjepa2cli.settings import PretrainConfig
-    from vjepa2cli.train.pretraining import encoder_spec
-
-    settings = config.load(source, PretrainConfig, overrides=overrides or ())
-    encoder = Encoder(encoder_spec(settings), generator=torch.Generator().manual_seed(settings.seed))
-    tree, tensors = to_transformers(encoder, None)
-    about = tree["vjepa2cli"] | {"trained_steps": 0, "digest": state_digest(encoder)}
-    save_model(out, tree | {"vjepa2cli": about}, tensors)
-    console.emit({"out": str(out), "digest": about["digest"]}, str(out), as_json=as_json)
 
 
 def doctor(as_json: Json = False) -> None:

@@ -9,24 +9,19 @@ released evaluation and the AC predictor were trained on it, and it is the defau
 that transformers offers were converted from `encoder`; pass `checkpoint_key="encoder"` for features equal to theirs.
 """
 
-import pickle
-import re
-import warnings
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vjepa2cli import registry
 from vjepa2cli.errors import WeightsError
 from vjepa2cli.files import read_json
 from vjepa2cli.models.ac_predictor import AcPredictor
+from vjepa2cli.models.checkpoint_files import PT_SUFFIXES, read_pt, read_safetensors
 from vjepa2cli.models.digests import encoder_digest, state_digest
 from vjepa2cli.models.encoder import Encoder
 from vjepa2cli.models.encoder_v21 import EncoderV21
@@ -54,7 +49,6 @@ Source = str | Path
 Device = torch.device | str
 
 _ENCODER_KEYS = ("target_encoder", "ema_encoder", "encoder")
-_PT_SUFFIXES = (".pt", ".pth", ".tar", ".bin")
 
 _CLASSIFIERS = "classifiers"
 _SIGNATURES = {
@@ -154,11 +148,11 @@ def read_checkpoint(source: Source) -> Checkpoint:
     elif path.name.startswith("model") and path.suffix == ".safetensors" and (path.parent / "config.json").is_file():
         checkpoint = _read_folder(path.parent)
     elif path.suffix == ".safetensors":
-        checkpoint = Checkpoint(str(path), _networks(_read_safetensors(path), str(path)))
-    elif path.suffix in _PT_SUFFIXES:
-        checkpoint = Checkpoint(str(path), _networks(_read_pt(path), str(path)))
+        checkpoint = Checkpoint(str(path), _networks(read_safetensors(path), str(path)))
+    elif path.suffix in PT_SUFFIXES:
+        checkpoint = Checkpoint(str(path), _networks(read_pt(path), str(path)))
     else:
-        raise WeightsError(f"{path}: is no checkpoint; give a model folder, a .safetensors, or a {'/'.join(_PT_SUFFIXES)} file")
+        raise WeightsError(f"{path}: is no checkpoint; give a model folder, a .safetensors, or a {'/'.join(PT_SUFFIXES)} file")
     return _with_released_numbers(checkpoint, released) if released is not None else checkpoint
 
 
@@ -237,7 +231,7 @@ def _read_folder(path: Path) -> Checkpoint:
     config = read_json(folder / "config.json")
     tensors: StateDict = {}
     for file in sorted(folder.glob("model*.safetensors")):
-        tensors |= _read_safetensors(file)
+        tensors |= read_safetensors(file)
     if not tensors:
         raise WeightsError(
             f"{folder}: no model*.safetensors in it; download the folder whole, or run the step that writes it again"
@@ -255,47 +249,24 @@ def _read_folder(path: Path) -> Checkpoint:
     return Checkpoint(str(folder), to_official_names(tensors), stated, config)
 
 
-def _read_safetensors(path: Path) -> StateDict:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: is no whole safetensors file ({error}); download or write it again") from None
-
-
-def _read_pt(path: Path) -> Any:
-    try:
-        # torch warns of unusual pickles, which are refused below or load well.
-        with warnings.catch_warnings(action="ignore"):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        name = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it asks for {name[1]}" if name else "it is damaged, or holds other things"
-        raise WeightsError(
-            f"{path}: is no checkpoint of plain tensors: {reason}; nothing that could run code is opened"
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = re.split(r"[.\n]", str(error))[0] or type(error).__name__
-        raise WeightsError(f"{path}: is no checkpoint, or a damaged one ({reason}); download it again") from None
-
-
 def _networks(tree: Any, where: str) -> dict[str, StateDict]:
     """The state dicts in a checkpoint: a training checkpoint, a probe file, or one network's tensors."""
     if not isinstance(tree, dict):
         raise WeightsError(f"{where}: holds a {type(tree).__name__}; a checkpoint is a dictionary of tensors or of state dicts")
-    nested = {key: _clean(tree[key]) for key in (*_ENCODER_KEYS, "predictor") if isinstance(tree.get(key), dict)}
+    nested = {key: without_wrappers(tree[key]) for key in (*_ENCODER_KEYS, "predictor") if isinstance(tree.get(key), dict)}
     heads = tree.get(_CLASSIFIERS)
     if isinstance(heads, list):
         if len(heads) != 1:
             raise WeightsError(f"{where}: holds {len(heads)} probes; save the one that is wanted to a file of its own")
-        nested["probe"] = _clean(heads[0])
+        nested["probe"] = without_wrappers(heads[0])
     if not nested:
-        return _split(_clean(tree), where)
-    if "predictor" in nested and _kind(nested["predictor"]) == "ac_predictor":
+        return _split(without_wrappers(tree), where)
+    if "predictor" in nested and kind_of(nested["predictor"]) == "ac_predictor":
         nested["ac_predictor"] = nested.pop("predictor")
     return nested
 
 
-def _clean(state: Mapping[str, Any]) -> StateDict:
+def without_wrappers(state: Mapping[str, Any]) -> StateDict:
     """Without the prefixes of the wrappers that the released code trains in."""
     return {
         name.replace("module.", "").replace("backbone.", ""): value for name, value in state.items() if isinstance(value, Tensor)
@@ -313,13 +284,14 @@ def _split(state: StateDict, where: str) -> dict[str, StateDict]:
             groups.setdefault(key, {})[rest] = tensor
     if groups and sum(map(len, groups.values())) == len(state):
         return groups
-    kind = _kind(state)
+    kind = kind_of(state)
     if kind is None:
         raise WeightsError(f"{where}: holds no network of V-JEPA 2; its names begin {', '.join(sorted(state)[:3]) or 'nowhere'}")
     return {kind: state}
 
 
-def _kind(state: StateDict) -> str | None:
+def kind_of(state: StateDict) -> str | None:
+    """Which network a state dict is by its official names: "encoder", "predictor", "ac_predictor", "probe", or none of ours."""
     return next((kind for kind, starts in _SIGNATURES.items() if any(name.startswith(starts) for name in state)), None)
 
 

@@ -1,0 +1,57 @@
+"""The commands around checkpoints, as people run them."""
+
+import json
+import os
+import pickle
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vjepa2cli.files import digest_file
+from vjepa2cli.models.encoder import Encoder, EncoderSpec
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+SPEC = EncoderSpec(24, 2, 2, patch_size=8, crop=32, num_frames=4)
+
+
+class Malicious:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+def checkpoint(path: Path) -> Path:
+    torch.save({"target_encoder": Encoder(SPEC).state_dict(), "epoch": 3}, path)
+    return path
+
+
+def test_inspect_tells_people_and_machines_the_same(vjepa2: Command, tmp_path: Path) -> None:
+    path = checkpoint(tmp_path / "latest.pt")
+    told = json.loads(vjepa2("weights", "inspect", path, "--json").stdout)
+    (network,) = told["networks"]
+    assert told["digest"] == digest_file(path)
+    assert network["parameters"] == sum(parameter.numel() for parameter in Encoder(SPEC).parameters())
+    shown = vjepa2("weights", "inspect", path)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    for word in (told["digest"], "target_encoder", f"{network['parameters']:,}", "nearest to tiny, width 24, depth 2", "int 3"):
+        assert word in shown.stdout
+
+
+def test_inspect_refuses_what_is_no_checkpoint_in_one_line(vjepa2: Command, tmp_path: Path) -> None:
+    whole = checkpoint(tmp_path / "whole.pt").read_bytes()
+    (tmp_path / "cut.pt").write_bytes(whole[:-2000])
+    (tmp_path / "text.pt").write_text("hello, world")
+    (tmp_path / "notes.txt").write_text("hello, world")
+    (tmp_path / "bad.pt").write_bytes(pickle.dumps({"encoder": Malicious(tmp_path / "trapped")}))
+    for name in ("cut.pt", "text.pt", "notes.txt", "bad.pt", "absent.pt"):
+        ended = vjepa2("weights", "inspect", tmp_path / name)
+        assert (ended.returncode, ended.stdout) == (1, ""), name
+        assert ended.stderr.startswith(f"error: {tmp_path / name}: ")
+        assert ended.stderr.count("\n") == 1
+    assert not (tmp_path / "trapped").exists()

@@ -1,0 +1,108 @@
+"""The commands around checkpoints: list, inspect, and fresh encoders."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vjepa2cli.cli import console
+from vjepa2cli.cli.steps import Json, Overrides
+
+if TYPE_CHECKING:
+    from vjepa2cli.models.contents import Network
+
+weights_app = typer.Typer(no_args_is_help=True, help="Released checkpoints: list and inspect them; and fresh encoders.")
+
+
+@weights_app.command("list")
+def list_weights(as_json: Json = False) -> None:
+    """List the released checkpoints: size, resolution, parameters, where they come from, and whether they lie here."""
+    from vjepa2cli.registry import RELEASED, cache_folder
+
+    folder = cache_folder()
+    rows = [(model, (folder / model.file_name).is_file()) for model in RELEASED.values()]
+    cells = [
+        (
+            model.name,
+            model.family,
+            model.size,
+            f"{model.crop} px",
+            f"{model.encoder_parameters / 1e6:.0f} M",
+            "yes" if present else "no",
+            model.url,
+        )
+        for model, present in rows
+    ]
+    text = console.table(("name", "family", "size", "crop", "encoder", "here", "url"), cells)
+    weights = [asdict(model) | {"file": str(folder / model.file_name), "present": present} for model, present in rows]
+    console.emit(
+        {"folder": str(folder), "weights": weights}, f"{text}\n\nFiles in {folder} are found by these names.", as_json=as_json
+    )
+
+
+@weights_app.command("inspect")
+def inspect_weights(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="A .pt, .pth or .safetensors file, or a model folder.")],
+    as_json: Json = False,
+) -> None:
+    """Tell what is in a checkpoint: keys, networks, sizes, dtypes and its digest; no tensor is read, no code in it runs."""
+    from vjepa2cli.artifacts.model_dir import model_digest
+    from vjepa2cli.files import digest_file
+    from vjepa2cli.models.contents import read_contents
+
+    contents = read_contents(source)
+    digest = model_digest(source) if source.is_dir() else digest_file(source)
+    told = {"path": str(source), "layout": contents.layout, "digest": digest, "top_level": dict(contents.top_level)}
+    keys = console.table(("key", "holds"), list(contents.top_level.items()))
+    networks = console.table(
+        ("network", "key", "family", "tensors", "parameters", "dtypes", "architecture", "prefix"),
+        [_cells(network) for network in contents.networks],
+    )
+    text = f"{source}: {contents.layout} layout, sha256 {digest}\n\n{networks}\n\n{keys}"
+    console.emit(told | {"networks": [asdict(network) for network in contents.networks]}, text, as_json=as_json)
+
+
+def _cells(network: "Network") -> tuple[str, ...]:
+    shape: list[Any] = []
+    if network.size is not None:
+        shape.append(network.size if network.exact else f"nearest to {network.size}")
+    if network.width is not None:
+        shape += [f"width {network.width}", f"depth {network.depth}"]
+    shape += [f"{network.num_heads} heads"] if network.num_heads else []
+    shape += [f"patch {network.patch_size}"] if network.patch_size else []
+    return (
+        network.network,
+        network.key or "-",
+        network.family,
+        str(network.num_tensors),
+        f"{network.parameters:,}",
+        " ".join(f"{dtype} x {count}" for dtype, count in network.dtypes.items()),
+        ", ".join(shape) or "-",
+        " ".join(filter(None, network.prefixes)) or "-",
+    )
+
+
+@weights_app.command("init")
+def initialise_weights(
+    source: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A config of pretrain.")],
+    out: Annotated[Path, typer.Option(help="The model folder to write.")],
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Write the encoder that a pretraining would start from: what the untrained and pixel baselines are made of."""
+    import torch
+
+    from vjepa2cli import config
+    from vjepa2cli.artifacts.model_dir import save_model
+    from vjepa2cli.models.encoder import Encoder
+    from vjepa2cli.models.weights import state_digest, to_transformers
+    from vjepa2cli.settings import PretrainConfig
+    from vjepa2cli.train.pretraining import encoder_spec
+
+    settings = config.load(source, PretrainConfig, overrides=overrides or ())
+    encoder = Encoder(encoder_spec(settings), generator=torch.Generator().manual_seed(settings.seed))
+    tree, tensors = to_transformers(encoder, None)
+    about = tree["vjepa2cli"] | {"trained_steps": 0, "digest": state_digest(encoder)}
+    save_model(out, tree | {"vjepa2cli": about}, tensors)
+    console.emit({"out": str(out), "digest": about["digest"]}, str(out), as_json=as_json)
