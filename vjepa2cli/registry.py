@@ -13,7 +13,8 @@ from vjepa2cli.errors import WeightsError
 
 Family = Literal["2", "2-ac", "2.1", "probe"]
 
-_BASE_URL = "https://dl.fbaipublicfiles.com/vjepa2/"
+BASE_URL = "https://dl.fbaipublicfiles.com/vjepa2/"
+"""What the URL of every released file begins with; a mirror stands in its place."""
 
 
 @dataclass(frozen=True)
@@ -89,20 +90,20 @@ _LARGE, _HUGE, _GIANT = 303_885_312, 631_648_000, 1_012_173_952
 
 def _encoder(name: str, file: str, size: str, crop: int, parameters: int, predictor_parameters: int) -> ReleasedModel:
     predictor = ReleasedPredictor(384, 12, 12, predictor_parameters, num_mask_tokens=10)
-    return ReleasedModel(name, _BASE_URL + file, "2", size, crop, 64, "target_encoder", parameters, predictor)
+    return ReleasedModel(name, BASE_URL + file, "2", size, crop, 64, "target_encoder", parameters, predictor)
 
 
 def _encoder_2_1(
     name: str, file: str, size: str, key: str, parameters: int, predictor_depth: int, predictor_parameters: int
 ) -> ReleasedModel:
     predictor = ReleasedPredictor(384, predictor_depth, 12, predictor_parameters, num_mask_tokens=8)
-    return ReleasedModel(name, _BASE_URL + file, "2.1", size, 384, 64, key, parameters, predictor)
+    return ReleasedModel(name, BASE_URL + file, "2.1", size, 384, 64, key, parameters, predictor)
 
 
 def _probe(name: str, file: str, size: str, crop: int, frames: int, dataset: str, num_classes: int | None) -> ReleasedModel:
     parameters = {"large": _LARGE, "giant": _GIANT}[size]
     probe = ReleasedProbe(dataset, num_classes)
-    return ReleasedModel(name, f"{_BASE_URL}evals/{file}", "probe", size, crop, frames, "classifiers", parameters, probe=probe)
+    return ReleasedModel(name, f"{BASE_URL}evals/{file}", "probe", size, crop, frames, "classifiers", parameters, probe=probe)
 
 
 _ROWS = (
@@ -112,7 +113,7 @@ _ROWS = (
     _encoder("vjepa2-vitg-384", "vitg-384.pt", "giant", 384, _GIANT, 22_381_312),
     ReleasedModel(
         "vjepa2-ac-vitg",
-        _BASE_URL + "vjepa2-ac-vitg.pt",
+        BASE_URL + "vjepa2-ac-vitg.pt",
         "2-ac",
         "giant",
         256,

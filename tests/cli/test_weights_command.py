@@ -55,3 +55,21 @@ def test_inspect_refuses_what_is_no_checkpoint_in_one_line(vjepa2: Command, tmp_
         assert ended.stderr.startswith(f"error: {tmp_path / name}: ")
         assert ended.stderr.count("\n") == 1
     assert not (tmp_path / "trapped").exists()
+
+
+def test_pull_takes_a_mirror_shows_progress_and_checks_offline(vjepa2: Command, tmp_path: Path) -> None:
+    (tmp_path / "mirror").mkdir()
+    path = checkpoint(tmp_path / "mirror" / "vitl.pt")
+    env = {"VJEPA2_HOME": str(tmp_path / "cache"), "VJEPA2_MIRROR": f"file://{tmp_path / 'mirror'}"}
+    pulled = vjepa2("weights", "pull", "vjepa2-vitl-256", "--json", env=env)
+    assert (pulled.returncode, json.loads(pulled.stdout)["weights"][0]["digest"]) == (0, digest_file(path))
+    assert "vjepa2-vitl-256 (MiB): " in pulled.stderr
+    assert "was here" in vjepa2("weights", "pull", "vjepa2-vitl-256", "--offline", env=env).stdout
+    assert vjepa2("weights", "inspect", tmp_path / "cache" / "vitl.pt").returncode == 0
+
+
+def test_pull_refuses_in_one_line(vjepa2: Command, tmp_path: Path) -> None:
+    for arguments, reason in ((("vjepa2-vitl-257",), "did you mean"), (("vjepa2-vitl-256", "--offline"), "not on this machine")):
+        ended = vjepa2("weights", "pull", *arguments, env={"VJEPA2_HOME": str(tmp_path)})
+        assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1)
+        assert reason in ended.stderr

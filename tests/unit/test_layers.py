@@ -14,7 +14,21 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(("errors", "registry", "tokens", "progress", "files"), 0),
     **dict.fromkeys(("config", "settings"), 1),
     **dict.fromkeys(("models", "data", "recordings", "simulation", "artifacts"), 2),
-    **dict.fromkeys(("collection", "ingestion", "encoding", "precomputation", "reporting", "diagnosis", "train", "planning"), 3),
+    **dict.fromkeys(
+        (
+            "collection",
+            "ingestion",
+            "encoding",
+            "precomputation",
+            "reporting",
+            "diagnosis",
+            "downloading",
+            "conversion",
+            "train",
+            "planning",
+        ),
+        3,
+    ),
     **dict.fromkeys(("cli", "__init__", "__main__"), 4),
 }
 """The floor of each room: a module or a package right under vjepa2cli."""

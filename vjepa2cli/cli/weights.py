@@ -1,4 +1,4 @@
-"""The commands around checkpoints: list, inspect, and fresh encoders."""
+"""The commands around checkpoints: list, pull, inspect, and fresh encoders."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +12,7 @@ from vjepa2cli.cli.steps import Json, Overrides
 if TYPE_CHECKING:
     from vjepa2cli.models.contents import Network
 
-weights_app = typer.Typer(no_args_is_help=True, help="Released checkpoints: list and inspect them; and fresh encoders.")
+weights_app = typer.Typer(no_args_is_help=True, help="Checkpoints: list, pull and inspect them; and fresh encoders.")
 
 
 @weights_app.command("list")
@@ -39,6 +39,25 @@ def list_weights(as_json: Json = False) -> None:
     console.emit(
         {"folder": str(folder), "weights": weights}, f"{text}\n\nFiles in {folder} are found by these names.", as_json=as_json
     )
+
+
+@weights_app.command("pull")
+def pull_weights(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Released checkpoints; see `vjepa2 weights list`.")],
+    offline: Annotated[bool, typer.Option("--offline", help="Only check what lies here; ask no server.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Download released checkpoints, going on where an earlier try stopped, and check their digests."""
+    from vjepa2cli import registry
+    from vjepa2cli.downloading import pull
+
+    for name in names:
+        registry.released(name)
+    with console.step_output(registry.cache_folder()) as progress:
+        pulled = [pull(name, offline=offline, progress=progress) for name in names]
+    rows = [(file.name, str(file.path), f"sha256 {file.digest}", file.url or "was here") for file in pulled]
+    told = [asdict(file) | {"path": str(file.path)} for file in pulled]
+    console.emit({"weights": told}, "\n".join("  ".join(row) for row in rows), as_json=as_json)
 
 
 @weights_app.command("inspect")

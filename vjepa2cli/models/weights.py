@@ -207,7 +207,9 @@ def _locate(source: str) -> tuple[Path, registry.ReleasedModel | None]:
     released = registry.RELEASED[source]
     path = registry.cache_folder() / released.file_name
     if not path.is_file():
-        raise WeightsError(f"{source}: is not on this machine; put {released.url} at {path} ($VJEPA2_HOME names the folder)")
+        raise WeightsError(
+            f"{source}: is not on this machine; run `vjepa2 weights pull {source}`, or put {released.url} at {path}"
+        )
     return path, released
 
 
