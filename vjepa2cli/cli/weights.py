@@ -1,8 +1,8 @@
-"""The commands around checkpoints: list, pull, inspect, and fresh encoders."""
+"""The commands around checkpoints: list, pull, inspect, convert, and fresh encoders."""
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -12,7 +12,7 @@ from vjepa2cli.cli.steps import Json, Overrides
 if TYPE_CHECKING:
     from vjepa2cli.models.contents import Network
 
-weights_app = typer.Typer(no_args_is_help=True, help="Checkpoints: list, pull and inspect them; and fresh encoders.")
+weights_app = typer.Typer(no_args_is_help=True, help="Checkpoints: list, pull, inspect and convert them; and fresh encoders.")
 
 
 @weights_app.command("list")
@@ -100,6 +100,28 @@ def _cells(network: "Network") -> tuple[str, ...]:
         ", ".join(shape) or "-",
         " ".join(filter(None, network.prefixes)) or "-",
     )
+
+
+@weights_app.command("convert")
+def convert_weights(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A model folder, a checkpoint file, or a released name.")],
+    to: Annotated[Literal["official", "transformers", "ours"], typer.Option(help="One .pt file, or a model folder.")],
+    out: Annotated[Path, typer.Option(help="What to write; it must not exist yet.")],
+    slim: Annotated[bool, typer.Option("--slim", help="Keep one encoder alone, in bfloat16.")] = False,
+    checkpoint_key: Annotated[str | None, typer.Option(help="Which of several encoders; else the moving average.")] = None,
+    num_heads: Annotated[int | None, typer.Option(min=1, help="Heads of the encoder, where the source does not say.")] = None,
+    predictor_heads: Annotated[int | None, typer.Option(min=1, help="Heads of the predictor, likewise.")] = None,
+    crop: Annotated[int | None, typer.Option(min=1, help="Pixels a side it was trained at, likewise.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a checkpoint in another layout; without --slim every value stays as it is."""
+    from vjepa2cli.conversion import Asked, convert
+
+    with console.step_output(out):
+        converted = convert(source, out, to=to, slim=slim, asked=Asked(checkpoint_key, num_heads, predictor_heads, crop))
+    rows = [(name, digest) for name, digest in converted.digests.items()]
+    text = f"{out}\n" + console.table(("network", "digest"), rows)
+    console.emit({"out": str(out), "digests": dict(converted.digests)}, text, as_json=as_json)
 
 
 @weights_app.command("init")

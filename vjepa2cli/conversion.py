@@ -1,0 +1,180 @@
+"""Checkpoints between the official layout, the folders of transformers, and ours; every value stays as it is."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from vjepa2cli.artifacts.model_dir import save_model
+from vjepa2cli.errors import ArtifactError, WeightsError
+from vjepa2cli.files import replaced_atomically
+from vjepa2cli.models.ac_predictor import AcPredictor
+from vjepa2cli.models.checkpoint_files import PT_SUFFIXES
+from vjepa2cli.models.encoder import Encoder
+from vjepa2cli.models.pixels import PixelEncoder
+from vjepa2cli.models.predictor import Predictor
+from vjepa2cli.models.probe import AttentiveProbe
+from vjepa2cli.models.weights import (
+    encoder_digest,
+    load_encoder,
+    load_predictor,
+    load_probe,
+    load_world_model_parts,
+    read_checkpoint,
+    state_digest,
+    to_transformers,
+)
+
+Layout = Literal["official", "transformers", "ours"]
+
+_WRAPPERS = "module.backbone."
+"""What the names in a released file begin with. Source: DistributedDataParallel around MultiSeqWrapper in the released code."""
+_BASELINES = ("untrained", "pixels")
+_AC_ENCODER = "frozen-encoder"
+"""The folder below a world model's in which its encoder lies."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a source does not say by itself: which encoder, the heads of the two networks, and the crop in pixels."""
+
+    checkpoint_key: str | None = None
+    num_heads: int | None = None
+    predictor_heads: int | None = None
+    crop: int | None = None
+
+
+NOTHING_ASKED = Asked()
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What was written: the path, and the digest of each network as it loads from there."""
+
+    path: Path
+    digests: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The networks of a source, in float32, and what a folder of ours says of itself."""
+
+    encoder: Encoder | None = None
+    predictor: Predictor | None = None
+    ac: AcPredictor | None = None
+    probe: AttentiveProbe | None = None
+    about: Mapping[str, Any] | None = None
+
+    def networks(self) -> dict[str, nn.Module]:
+        held = {"encoder": self.encoder, "predictor": self.predictor, "ac_predictor": self.ac, "probe": self.probe}
+        return {name: network for name, network in held.items() if network is not None}
+
+
+def convert(source: str, out: Path, *, to: Layout, slim: bool = False, asked: Asked = NOTHING_ASKED) -> Converted:
+    """Write the networks of `source` (see `load_encoder`) in another layout to `out`, whole or not at all.
+
+    "official" is one `.pt` file; "transformers" and "ours" are folders. Of several encoders one is taken, the moving average
+    unless `asked.checkpoint_key` names another. `slim` keeps that encoder alone, in bfloat16, which rounds it; otherwise every
+    value is kept, as float32. Heads, and for a folder the crop, are asked for where neither the file nor its released name says
+    them: transformers counts positions by the crop. Raises ArtifactError where `out` exists, WeightsError where the source does
+    not load, does not say enough, or the layout has no place for a network.
+    """
+    if out.exists():
+        raise ArtifactError(f"{out}: exists; remove it, or write to another path")
+    if to == "official" and out.suffix not in PT_SUFFIXES:
+        raise ArtifactError(f"{out}: the official layout is one file; its name ends in {' or '.join(PT_SUFFIXES)}")
+    parts = _read(source, asked, slim=slim, with_crop=to != "official")
+    if slim:
+        for network in parts.networks().values():
+            network.to(torch.bfloat16)
+    digests = {name: state_digest(network) for name, network in parts.networks().items()}
+    if to == "official":
+        _write_official(out, parts)
+    elif parts.encoder is None or parts.ac is not None:
+        if to == "transformers":
+            raise WeightsError(f"{source}: transformers has no layout for its {', '.join(digests)}; convert to official or ours")
+        _write_head(out, parts)
+    else:
+        _write_encoder(out, parts, plain=to == "transformers")
+    return Converted(out, digests)
+
+
+def _read(source: str, asked: Asked, *, slim: bool, with_crop: bool) -> _Parts:
+    variant, _, rest = source.partition(":")
+    checkpoint = read_checkpoint(rest if variant in _BASELINES else source)
+    held = {"encoder"} if variant in _BASELINES else set(checkpoint.networks)
+    about = dict(checkpoint.config.get("vjepa2cli", {}))
+    crop = checkpoint.stated.get("encoder", {}).get("crop")
+    del checkpoint
+    if not slim and "ac_predictor" in held:
+        if asked != NOTHING_ASKED:
+            raise WeightsError(f"{source}: is a world model, whose encoder and heads are fixed; leave those options out")
+        encoder, ac, about = load_world_model_parts(source)
+        return _Parts(encoder=_trained(encoder, source), ac=ac, about=about)
+    if not slim and held == {"probe"}:
+        return _Parts(probe=load_probe(source, asked.num_heads), about=about)
+    whole = _trained(load_encoder(source, asked.num_heads, checkpoint_key=asked.checkpoint_key), source)
+    if with_crop and crop is None and asked.crop is None:
+        raise WeightsError(f"{source}: does not say the crop it was trained at, in pixels; pass crop= (--crop), such as 256")
+    if asked.crop is not None and crop not in (None, asked.crop):
+        raise WeightsError(f"{source}: crop: {asked.crop} was asked for, the source says {crop}")
+    whole.spec = replace(whole.spec, crop=asked.crop or whole.spec.crop)
+    predictor = load_predictor(source, asked.predictor_heads) if "predictor" in held and not slim else None
+    return _Parts(encoder=whole, predictor=predictor, about=about)
+
+
+def _trained(encoder: Encoder | PixelEncoder, source: str) -> Encoder:
+    if isinstance(encoder, PixelEncoder):
+        raise WeightsError(f"{source}: averages pixels and has no weights to convert; give a source without pixels:")
+    return encoder
+
+
+def _write_official(out: Path, parts: _Parts) -> None:
+    tree: dict[str, Any] = {}
+    if parts.encoder is not None:
+        # Under both names, as released code of either age reads one of them; the file holds the tensors once.
+        tree["encoder"] = tree["target_encoder"] = _wrapped(parts.encoder)
+    head = parts.predictor or parts.ac
+    if head is not None:
+        tree["predictor"] = _wrapped(head)
+    if parts.probe is not None:
+        tree["classifiers"] = [_wrapped(parts.probe, "module.")]
+    with replaced_atomically(out) as partial, partial.open("wb") as handle:
+        torch.save(tree, handle)
+
+
+def _wrapped(network: nn.Module, prefix: str = _WRAPPERS) -> dict[str, Tensor]:
+    return {prefix + name: tensor for name, tensor in network.state_dict().items()}
+
+
+def _write_encoder(out: Path, parts: _Parts, *, plain: bool) -> None:
+    """A folder that transformers loads; unless `plain`, our spec, the digest and what the source said of itself go along."""
+    assert parts.encoder is not None
+    config, tensors = to_transformers(parts.encoder, parts.predictor)
+    about = config.pop("vjepa2cli")
+    if not plain:
+        config["vjepa2cli"] = {**(parts.about or {}), **about, "digest": state_digest(parts.encoder)}
+    dtype = str(next(parts.encoder.parameters()).dtype).removeprefix("torch.")
+    save_model(out, config | {"dtype": dtype}, tensors)
+
+
+def _write_head(out: Path, parts: _Parts) -> None:
+    """A folder of ours with an AC predictor and, in a folder below, its encoder; or with a probe."""
+    about = dict(parts.about or {})
+    if parts.probe is not None:
+        about |= {"kind": "probe", "num_heads": parts.probe.spec.num_heads}
+        save_model(out, {"vjepa2cli": about}, parts.probe.state_dict())
+        return
+    assert parts.ac is not None
+    assert parts.encoder is not None
+    about |= {
+        "kind": "ac_predictor",
+        "spec": asdict(parts.ac.spec),
+        "encoder": {"source": _AC_ENCODER, "digest": encoder_digest(parts.encoder)},
+    }
+    with replaced_atomically(out) as partial:
+        save_model(partial, {"vjepa2cli": about}, parts.ac.state_dict())
+        _write_encoder(partial / _AC_ENCODER, _Parts(encoder=parts.encoder), plain=False)
