@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import re
+import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +14,11 @@ import torch
 
 from vjepa2cli.files import digest_file
 from vjepa2cli.models.encoder import Encoder, EncoderSpec
+from vjepa2cli.models.weights import load_encoder, state_digest
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
+REPOSITORY = Path(__file__).parents[2]
 SPEC = EncoderSpec(24, 2, 2, patch_size=8, crop=32, num_frames=4)
 
 
@@ -73,3 +77,35 @@ def test_pull_refuses_in_one_line(vjepa2: Command, tmp_path: Path) -> None:
         ended = vjepa2("weights", "pull", *arguments, env={"VJEPA2_HOME": str(tmp_path)})
         assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1)
         assert reason in ended.stderr
+
+
+def test_convert_says_what_it_wrote_and_refuses_in_one_line(vjepa2: Command, tmp_path: Path) -> None:
+    path = checkpoint(tmp_path / "latest.pt")
+    convert = ("weights", "convert", path, "--to", "transformers", "--out", tmp_path / "folder", "--num-heads", "2")
+    refused = vjepa2(*convert)
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
+    assert "--crop" in refused.stderr
+    told = json.loads(vjepa2(*convert, "--crop", "32", "--json").stdout)
+    assert state_digest(load_encoder(path, 2)) == told["digests"]["encoder"] == state_digest(load_encoder(tmp_path / "folder"))
+
+
+def test_the_page_on_weights_runs_as_written(vjepa2: Command, tmp_path: Path) -> None:
+    page = (REPOSITORY / "docs" / "weights.md").read_text()
+    section = page[page.index("## Try it") :].split("\n## ")[0]
+    lines = [line for block in re.findall(r"```bash\n(.*?)```", section, re.DOTALL) for line in block.splitlines()]
+    assert len(lines) >= 5
+    for line in lines:
+        command, *arguments = shlex.split(line, comments=True)
+        assert command == "vjepa2"
+        ended = vjepa2(*arguments, cwd=tmp_path)
+        assert ended.returncode == 0, (line, ended.stderr)
+    assert state_digest(load_encoder(tmp_path / "again")) == state_digest(load_encoder(tmp_path / "encoder"))
+    assert state_digest(load_encoder(tmp_path / "slim")) != state_digest(load_encoder(tmp_path / "encoder"))
+
+
+def test_the_page_on_weights_names_every_command_and_option(vjepa2: Command) -> None:
+    page = (REPOSITORY / "docs" / "weights.md").read_text()
+    for command in ("list", "pull", "inspect", "convert", "init"):
+        assert f"vjepa2 weights {command}" in page
+    options = re.findall(r"--[a-z-]+", vjepa2("weights", "convert", "--help", env={"COLUMNS": "200", "NO_COLOR": "1"}).stdout)
+    assert [option for option in set(options) - {"--help"} if option not in page] == []
