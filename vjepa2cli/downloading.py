@@ -185,13 +185,12 @@ def _continue(url: str, handle: IO[bytes], *, name: str, progress: Progress) -> 
 
 
 def _append(response: http.client.HTTPResponse, handle: IO[bytes], *, progress: Progress) -> None:
-    try:
-        while block := response.read(_BLOCK):
-            before = handle.tell() // _MEBIBYTE
-            handle.write(block)
-            progress.advance(handle.tell() // _MEBIBYTE - before)
-    finally:
+    # What has come, not a whole block: a connection that is reset, or a kill, takes no more than that along.
+    while block := response.read1(_BLOCK):
+        before = handle.tell() // _MEBIBYTE
+        handle.write(block)
         handle.flush()
+        progress.advance(handle.tell() // _MEBIBYTE - before)
 
 
 def _judge(error: urllib.error.HTTPError, handle: IO[bytes], *, done: int) -> None:

@@ -6,7 +6,11 @@ import pickle
 import re
 import shlex
 import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +73,46 @@ def test_pull_takes_a_mirror_shows_progress_and_checks_offline(vjepa2: Command, 
     assert (pulled.returncode, json.loads(pulled.stdout)["weights"][0]["digest"]) == (0, digest_file(path))
     assert "vjepa2-vitl-256 (MiB): " in pulled.stderr
     assert "was here" in vjepa2("weights", "pull", "vjepa2-vitl-256", "--offline", env=env).stdout
-    assert vjepa2("weights", "inspect", tmp_path / "cache" / "vitl.pt").returncode == 0
+    assert vjepa2("weights", "inspect", "vjepa2-vitl-256", env=env).returncode == 0
+
+
+def test_a_pull_that_was_killed_goes_on_where_it_stopped(vjepa2: Command, tmp_path: Path) -> None:
+    content = checkpoint(tmp_path / "vitl.pt").read_bytes()
+    half, spans, killed = len(content) // 2, [], threading.Event()
+
+    class Stalling(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            span = self.headers.get("Range")
+            spans.append(span)
+            start = int(span.removeprefix("bytes=").rstrip("-")) if span else 0
+            self.send_response(206 if span else 200)
+            self.send_header("ETag", '"one"')
+            self.send_header("Content-Length", str(len(content) - start))
+            self.end_headers()
+            self.wfile.write(content[start:] if span else content[:half])
+            if not span:
+                killed.wait(60)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Stalling)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    cache = tmp_path / "cache"
+    env = {"VJEPA2_HOME": str(cache), "VJEPA2_MIRROR": f"http://127.0.0.1:{server.server_port}", "no_proxy": "127.0.0.1"}
+    command = [sys.executable, "-m", "vjepa2cli", "weights", "pull", "vjepa2-vitl-256"]
+    with subprocess.Popen(command, env=os.environ | env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as pulling:
+        deadline = time.monotonic() + 60
+        while not any(path.stat().st_size == half for path in cache.glob("*.partial")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        pulling.kill()
+    killed.set()
+    assert not (cache / "vitl.pt").exists()
+    ended = vjepa2("weights", "pull", "vjepa2-vitl-256", env=env)
+    server.shutdown()
+    server.server_close()
+    assert (ended.returncode, spans) == (0, [None, f"bytes={half}-"])
+    assert (cache / "vitl.pt").read_bytes() == content
 
 
 def test_pull_refuses_in_one_line(vjepa2: Command, tmp_path: Path) -> None:

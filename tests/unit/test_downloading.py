@@ -169,6 +169,22 @@ def test_a_later_command_goes_on_where_an_earlier_one_gave_up(serve: Serve, cach
     assert server.requests[-1] == (f"/vjepa2/{FILE}", f"bytes={kept}-")
 
 
+def test_a_whole_file_that_was_not_yet_renamed_is_taken(serve: Serve, cache: Path) -> None:
+    """As after a kill between the last byte and the new name; one byte too many is a changed file, and begun again."""
+    server = serve()
+    use(server)
+    cache.mkdir()
+    partial = cache / f"{FILE}.{digest_bytes(_mirrors[0].encode())[:8]}.partial"
+    for content, spans in ((CONTENT, [f"bytes={len(CONTENT)}-"]), (CONTENT + b"x", [f"bytes={len(CONTENT) + 1}-", None])):
+        partial.write_bytes(content)
+        Path(f"{partial}.validator").write_text('"one"')
+        server.requests.clear()
+        quick_pull()
+        assert [span for _, span in server.requests] == spans
+        assert (cache / FILE).read_bytes() == CONTENT
+        (cache / FILE).unlink()
+
+
 def test_a_file_that_changed_meanwhile_is_not_mixed(serve: Serve, cache: Path) -> None:
     server = serve(behaviours=["drop", *["503"] * 5])
     use(server)

@@ -62,23 +62,29 @@ def pull_weights(
 
 @weights_app.command("inspect")
 def inspect_weights(
-    source: Annotated[Path, typer.Argument(metavar="FILE", help="A .pt, .pth or .safetensors file, or a model folder.")],
+    source: Annotated[
+        str, typer.Argument(metavar="FILE", help="A .pt, .pth or .safetensors file, a model folder, or a released name.")
+    ],
     as_json: Json = False,
 ) -> None:
     """Tell what is in a checkpoint: keys, networks, sizes, dtypes and its digest; no tensor is read, no code in it runs."""
     from vjepa2cli.artifacts.model_dir import model_digest
     from vjepa2cli.files import digest_file
     from vjepa2cli.models.contents import read_contents
+    from vjepa2cli.registry import RELEASED, cache_folder
 
-    contents = read_contents(source)
-    digest = model_digest(source) if source.is_dir() else digest_file(source)
-    told = {"path": str(source), "layout": contents.layout, "digest": digest, "top_level": dict(contents.top_level)}
+    path = Path(source)
+    if source in RELEASED and not path.exists():
+        path = cache_folder() / RELEASED[source].file_name
+    contents = read_contents(path)
+    digest = model_digest(path) if path.is_dir() else digest_file(path)
+    told = {"path": str(path), "layout": contents.layout, "digest": digest, "top_level": dict(contents.top_level)}
     keys = console.table(("key", "holds"), list(contents.top_level.items()))
     networks = console.table(
         ("network", "key", "family", "tensors", "parameters", "dtypes", "architecture", "prefix"),
         [_cells(network) for network in contents.networks],
     )
-    text = f"{source}: {contents.layout} layout, sha256 {digest}\n\n{networks}\n\n{keys}"
+    text = f"{path}: {contents.layout} layout, sha256 {digest}\n\n{networks}\n\n{keys}"
     console.emit(told | {"networks": [asdict(network) for network in contents.networks]}, text, as_json=as_json)
 
 
