@@ -14,8 +14,10 @@ from vjepa2cli.files import replaced_atomically
 from vjepa2cli.models.ac_predictor import AcPredictor
 from vjepa2cli.models.checkpoint_files import PT_SUFFIXES
 from vjepa2cli.models.encoder import Encoder
+from vjepa2cli.models.encoder_v21 import EncoderV21
 from vjepa2cli.models.pixels import PixelEncoder
 from vjepa2cli.models.predictor import Predictor
+from vjepa2cli.models.predictor_v21 import PredictorV21
 from vjepa2cli.models.probe import AttentiveProbe
 from vjepa2cli.models.weights import (
     encoder_digest,
@@ -27,6 +29,7 @@ from vjepa2cli.models.weights import (
     state_digest,
     to_transformers,
 )
+from vjepa2cli.models.world_model import FrameEncoder
 
 Layout = Literal["official", "transformers", "ours"]
 
@@ -62,8 +65,8 @@ class Converted:
 class _Parts:
     """The networks of a source, in float32, and what a folder of ours says of itself."""
 
-    encoder: Encoder | None = None
-    predictor: Predictor | None = None
+    encoder: Encoder | EncoderV21 | None = None
+    predictor: Predictor | PredictorV21 | None = None
     ac: AcPredictor | None = None
     probe: AttentiveProbe | None = None
     about: Mapping[str, Any] | None = None
@@ -98,6 +101,10 @@ def convert(source: str, out: Path, *, to: Layout, slim: bool = False, asked: As
             raise WeightsError(f"{source}: transformers has no layout for its {', '.join(digests)}; convert to official or ours")
         _write_head(out, parts)
     else:
+        if isinstance(parts.encoder, EncoderV21) or isinstance(parts.predictor, PredictorV21):
+            raise WeightsError(
+                f"{source}: is V-JEPA 2.1, of which transformers and our folders have no layout; convert to official"
+            )
         _write_encoder(out, parts, plain=to == "transformers")
     return Converted(out, digests)
 
@@ -126,7 +133,7 @@ def _read(source: str, asked: Asked, *, slim: bool, with_crop: bool) -> _Parts:
     return _Parts(encoder=whole, predictor=predictor, about=about)
 
 
-def _trained(encoder: Encoder | PixelEncoder, source: str) -> Encoder:
+def _trained(encoder: FrameEncoder, source: str) -> Encoder | EncoderV21:
     if isinstance(encoder, PixelEncoder):
         raise WeightsError(f"{source}: averages pixels and has no weights to convert; give a source without pixels:")
     return encoder
@@ -152,7 +159,8 @@ def _wrapped(network: nn.Module, prefix: str = _WRAPPERS) -> dict[str, Tensor]:
 
 def _write_encoder(out: Path, parts: _Parts, *, plain: bool) -> None:
     """A folder that transformers loads; unless `plain`, our spec, the digest and what the source said of itself go along."""
-    assert parts.encoder is not None
+    assert isinstance(parts.encoder, Encoder)
+    assert not isinstance(parts.predictor, PredictorV21)
     config, tensors = to_transformers(parts.encoder, parts.predictor)
     about = config.pop("vjepa2cli")
     if not plain:

@@ -18,6 +18,7 @@ from vjepa2cli.errors import ArtifactError, WeightsError
 from vjepa2cli.files import digest_file, read_json
 from vjepa2cli.models.ac_predictor import AcPredictor, AcPredictorSpec
 from vjepa2cli.models.encoder import Encoder, EncoderSpec
+from vjepa2cli.models.encoder_v21 import EncoderV21, EncoderV21Spec
 from vjepa2cli.models.predictor import Predictor, PredictorSpec
 from vjepa2cli.models.probe import AttentiveProbe, ProbeSpec
 from vjepa2cli.models.weights import (
@@ -213,4 +214,16 @@ def test_what_exists_is_left_alone_and_what_cannot_be_read_again_is_refused(offi
     convert(str(official), tmp_path / "ours", to="ours", asked=ASKED)
     with pytest.raises(WeightsError, match="crop: 256 was asked for, the source says 64"):
         convert(str(tmp_path / "ours"), tmp_path / "folder", to="ours", asked=Asked(crop=256))
+    assert not (tmp_path / "folder").exists()
+
+
+def test_v2_1_keeps_its_bits_in_the_official_layout_and_has_no_folder(tmp_path: Path) -> None:
+    network = scrambled(EncoderV21(EncoderV21Spec(48, 4, 2)), 4)
+    torch.save({"ema_encoder": wrapped(network)}, tmp_path / "v21.pt")
+    convert(str(tmp_path / "v21.pt"), tmp_path / "again.pt", to="official", asked=Asked(num_heads=2))
+    loaded = load_encoder(tmp_path / "again.pt", 2)
+    assert isinstance(loaded, EncoderV21)
+    assert state_digest(loaded) == state_digest(network)
+    with pytest.raises(WeightsError, match="convert to official"):
+        convert(str(tmp_path / "v21.pt"), tmp_path / "folder", to="ours", asked=Asked(num_heads=2, crop=64))
     assert not (tmp_path / "folder").exists()
