@@ -14,7 +14,9 @@ from vjepa2cli.artifacts.reports import read_report
 from vjepa2cli.artifacts.video_store import VideoStoreWriter
 from vjepa2cli.data.transforms import preprocess
 from vjepa2cli.data.video import Clip, iterate_frames, read_clip, read_image, write_image, write_video
-from vjepa2cli.encoding import at_rate, encode, principal_colours, windows
+from vjepa2cli.encoding import encode
+from vjepa2cli.encoding.pictures import principal_colours
+from vjepa2cli.encoding.windows import at_rate, windows
 from vjepa2cli.errors import ConfigError, InputError, VideoError, WeightsError
 from vjepa2cli.models.encoder_v21 import EncoderV21, EncoderV21Spec
 from vjepa2cli.models.weights import load_encoder

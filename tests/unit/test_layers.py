@@ -132,7 +132,7 @@ def test_workflow_imports_nothing_of_ours() -> None:
         ("models/encoder.py", "from ..planning.cem import cem", "above floor 2"),
         ("models/encoder.py", "from .. import config, reporting", "above floor 2"),
         ("models/__init__.py", "from ..artifacts import model_dir", "neighbours on floor 2"),
-        ("encoding.py", "def late():\n    import vjepa2cli.reporting", "neighbours on floor 3"),
+        ("encoding/features.py", "def late():\n    import vjepa2cli.reporting", "neighbours on floor 3"),
         (
             "train/loop.py",
             "from importlib import import_module\nimport_module('vjepa2cli.planning.cem')",
@@ -144,7 +144,7 @@ def test_workflow_imports_nothing_of_ours() -> None:
         ("train/loop.py", "import deepspeed.comm as dist", "train.engine"),
         ("data/transforms.py", "import cv2", "data.video"),
         ("artifacts/latent_store.py", "import zarr", "artifacts.video_store"),
-        ("encoding.py", "from h5py import File", "artifacts.latent_store, recordings"),
+        ("encoding/features.py", "from h5py import File", "artifacts.latent_store, recordings"),
         ("models/weights.py", "from transformers import VJEPA2Model", "no door"),
         ("planning/evaluation.py", "from matplotlib.figure import Figure", "reporting"),
         ("gizmos.py", "", "no floor"),
