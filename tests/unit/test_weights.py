@@ -4,7 +4,7 @@ import os
 import pickle
 import re
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from vjepa2cli.models.ac_predictor import AcPredictor, AcPredictorSpec
 from vjepa2cli.models.encoder import Encoder, EncoderSpec
 from vjepa2cli.models.fitting import mlp_ratio
 from vjepa2cli.models.pixels import PixelEncoder
-from vjepa2cli.models.predictor import Predictor, PredictorSpec
+from vjepa2cli.models.predictor import Predictor, PredictorSpec, inference_mask_index
 from vjepa2cli.models.probe import AttentiveProbe, ProbeSpec
 from vjepa2cli.models.weights import (
     encoder_digest,
@@ -124,6 +124,20 @@ def test_predictor_and_probe_come_from_folders_and_bare_files(tmp_path: Path) ->
     torch.save({"encoder": encoder().state_dict(), "predictor": wrapped(ac, "module.")}, tmp_path / "ac.pt")
     assert state_digest(load_ac_predictor(tmp_path / "ac.pt", 2)) == state_digest(ac)
     assert load_ac_predictor(ac_model(tmp_path / "ac", "x", "y")).spec == AC_SPEC
+
+
+def test_the_mask_token_of_inference_is_1_for_released_predictors_and_0_for_ours(tmp_path: Path) -> None:
+    """A file says nothing but how many there are, a folder of ours says which; so ten of our own are not taken for released."""
+    ten = replace(PREDICTOR_SPEC, num_mask_tokens=10)
+    for spec, expected in ((ten, 1), (replace(PREDICTOR_SPEC, num_mask_tokens=8), 1), (PREDICTOR_SPEC, 0)):
+        save_file(Predictor(spec).state_dict(), tmp_path / "predictor.safetensors")
+        assert inference_mask_index(load_predictor(tmp_path / "predictor.safetensors", 2)) == expected
+    config, tensors = to_transformers(encoder(), Predictor(ten))
+    save_model(tmp_path / "ours", config, tensors)
+    assert inference_mask_index(load_predictor(tmp_path / "ours")) == 0
+    del config["vjepa2cli"]
+    save_model(tmp_path / "theirs", config, tensors)
+    assert inference_mask_index(load_predictor(tmp_path / "theirs")) == 1
 
 
 def test_a_probe_with_three_classifiers_is_told_apart(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from vjepa2cli.errors import WeightsError
 from vjepa2cli.models.ac_predictor import AcPredictor, AcPredictorSpec
 from vjepa2cli.models.encoder import Encoder, EncoderSpec
 from vjepa2cli.models.encoder_v21 import EncoderV21, EncoderV21Spec
-from vjepa2cli.models.predictor import Predictor, PredictorSpec
+from vjepa2cli.models.predictor import Predictor, PredictorSpec, mask_index_of_file
 from vjepa2cli.models.predictor_v21 import PredictorV21, PredictorV21Spec
 from vjepa2cli.models.probe import AttentiveProbe, ProbeSpec
 
@@ -172,8 +172,13 @@ def _predictor_numbers(state: Mapping[str, Tensor], where: str) -> dict[str, Any
         "embed_dim": embed_dim,
         "depth": _depth(state, "predictor_blocks."),
         "mlp_ratio": _mlp_ratio(state, "predictor_blocks.0.mlp.fc1.weight", where),
-        "num_mask_tokens": _depth(state, "mask_tokens."),
+        **_mask_tokens(state),
     }
+
+
+def _mask_tokens(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    count = _depth(state, "mask_tokens.")
+    return {"num_mask_tokens": count, "inference_mask_index": mask_index_of_file(count)}
 
 
 def _predictor_v21_numbers(state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
@@ -188,7 +193,7 @@ def _predictor_v21_numbers(state: Mapping[str, Tensor], where: str) -> dict[str,
         "embed_dim": embed_dim,
         "depth": _depth(state, "predictor_blocks."),
         "mlp_ratio": _mlp_ratio(state, "predictor_blocks.0.mlp.fc1.weight", where),
-        "num_mask_tokens": _depth(state, "mask_tokens."),
+        **_mask_tokens(state),
         "num_levels": num_levels,
     }
 

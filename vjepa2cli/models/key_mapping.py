@@ -15,7 +15,7 @@ from torch import Tensor
 from vjepa2cli.errors import WeightsError
 from vjepa2cli.models.encoder import Encoder
 from vjepa2cli.models.fitting import Stated, fit_encoder, fit_predictor
-from vjepa2cli.models.predictor import Predictor
+from vjepa2cli.models.predictor import Predictor, mask_index_of_file
 
 StateDict = dict[str, Tensor]
 
@@ -138,6 +138,7 @@ def stated_numbers(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         "num_heads": config.get("pred_num_attention_heads"),
         "mlp_ratio": config.get("pred_mlp_ratio"),
         "num_mask_tokens": config.get("pred_num_mask_tokens"),
+        "inference_mask_index": mask_index_of_file(config.get("pred_num_mask_tokens", 0)),
     }
     probe = {"num_heads": config.get("num_attention_heads")}
     networks = {"encoder": encoder, "predictor": predictor, "probe": probe}

@@ -11,12 +11,16 @@ from torch import Tensor, nn
 
 from vjepa2cli.errors import InputError
 from vjepa2cli.models.layers import Block, RotaryVariant, check_heads, initialise, rotary_table, run_block, token_positions
+from vjepa2cli.models.predictor_v21 import PredictorV21
 from vjepa2cli.tokens import TokenGrid
+
+_RELEASED_MASK_TOKENS = (10, 8)
+"""How many mask tokens the released predictors of V-JEPA 2 and of 2.1 have; nothing else tells them from others in a file."""
 
 
 @dataclass(frozen=True)
 class PredictorSpec:
-    """The numbers that make a predictor between encoder tokens of width `encoder_dim`."""
+    """The numbers that make a predictor between encoder tokens of width `encoder_dim`; see `inference_mask_index`."""
 
     encoder_dim: int
     embed_dim: int
@@ -25,6 +29,7 @@ class PredictorSpec:
     mlp_ratio: float = 4.0
     num_mask_tokens: int = 2
     rotary: RotaryVariant = "tiled"
+    inference_mask_index: int = 0
 
     def __post_init__(self) -> None:
         check_heads("predictor", self.embed_dim, self.num_heads)
@@ -80,8 +85,8 @@ class Predictor(nn.Module):
     ) -> Tensor | tuple[Tensor, Tensor]:
         """context [B, K, D] at context_ids [B, K], target_ids [B, Nt] int64 -> predictions [B, Nt, D] in the order of target_ids.
 
-        `mask_index` picks the learnt token that stands for what is to be predicted: the released training used 0, the released
-        evaluations 1. With `return_context` what became of the context tokens, [B, K, D], comes second.
+        `mask_index` picks the learnt token that stands for what is to be predicted; see `inference_mask_index`. With
+        `return_context` what became of the context tokens, [B, K, D], comes second.
         Target tokens attend to each other, so asking for fewer of them changes the rest.
         """
         if not 0 <= mask_index < self.spec.num_mask_tokens:
@@ -97,3 +102,17 @@ class Predictor(nn.Module):
         x = x if return_context else x[:, num_context:]
         x = self.predictor_proj(self.predictor_norm(x))
         return (x[:, num_context:], x[:, :num_context]) if return_context else x
+
+
+def inference_mask_index(predictor: Predictor | PredictorV21) -> int:
+    """The `mask_index` to call a predictor with at inference.
+
+    It is 1 for the released predictors, as in every released evaluation and in transformers, and 0 for those trained here, whose
+    first mask token is that of the first family of masks.
+    """
+    return predictor.spec.inference_mask_index
+
+
+def mask_index_of_file(num_mask_tokens: int) -> int:
+    """The mask index at inference of a predictor whose file has no record of ours: told by the number of its mask tokens."""
+    return 1 if num_mask_tokens in _RELEASED_MASK_TOKENS else 0

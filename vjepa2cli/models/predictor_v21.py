@@ -46,6 +46,7 @@ class PredictorV21Spec:
     num_mask_tokens: int = 2
     num_levels: int = 4
     rotary: RotaryVariant = "interleaved"
+    inference_mask_index: int = 0
 
     def __post_init__(self) -> None:
         check_heads("predictor", self.embed_dim, self.num_heads)
