@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from vjepa2cli.artifacts.latent_store import LatentHeader, create
+from vjepa2cli.artifacts.latent_store import LatentHeader, LatentStore, create
 from vjepa2cli.artifacts.reports import read_report
 from vjepa2cli.artifacts.video_store import VideoStore
 from vjepa2cli.config import validate
@@ -18,6 +18,7 @@ from vjepa2cli.ingestion import ingest
 from vjepa2cli.settings import IngestConfig, PosttrainConfig, PretrainConfig
 from vjepa2cli.train.engine import choose_device
 from vjepa2cli.train.health import content_rank, effective_rank, require_finite
+from vjepa2cli.train.losses import weighted_loss
 from vjepa2cli.train.posttraining import PosttrainTask, posttrain
 from vjepa2cli.train.pretraining import PretrainTask, pretrain
 from vjepa2cli.train.run_directory import RunDirectory
@@ -140,7 +141,7 @@ def test_zero_steps_publish_the_untrained_encoder(store: Path, tmp_path: Path) -
     pretrain(store, tmp_path / "none", config=_pretrain_config(steps=0), device="cpu")
     about = json.loads((tmp_path / "none" / "model" / "config.json").read_text())["vjepa2cli"]
     assert about["trained_steps"] == 0
-    task = PretrainTask(VideoStore.open(store), _pretrain_config(), device=choose_device("cpu"), rank=0, world_size=1)
+    task = PretrainTask(VideoStore.open(store), _pretrain_config(), device=choose_device("cpu"))
     assert about["digest"] == _digest(task)
 
 
@@ -184,25 +185,37 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(latents: Path, tmp_pa
         require_finite(float("inf"), step=3)
 
 
-def test_two_processes_would_take_the_gradient_of_one(latents: Path) -> None:
-    from vjepa2cli.artifacts.latent_store import LatentStore
-
-    config, device = _posttrain_config(rollout_fraction=1.0, change_weight=0.0), choose_device("cpu")
+@pytest.mark.parametrize("change_weight", [0.0, 3.0])
+def test_the_gradient_of_parts_is_that_of_the_whole_batch(latents: Path, change_weight: float) -> None:
+    config = _posttrain_config(rollout_fraction=1.0, change_weight=change_weight)
+    task = PosttrainTask(LatentStore.open(latents), config, device=choose_device("cpu"))
     gradients = []
-    for world_size in (1, 2):
-        tasks = [
-            PosttrainTask(LatentStore.open(latents), config, device=device, rank=rank, world_size=world_size)
-            for rank in range(world_size)
-        ]
-        for task in tasks:
-            task.module(task.batch(1))[0].backward()
-        gradients.append(torch.stack([task.module.predictor.predictor_proj.weight.grad for task in tasks]).mean(dim=0))
+    for cuts in ([range(4)], [range(1), range(1, 4)]):
+        parts = [task.batch(1, rows=rows).inputs for rows in cuts]
+        counts = torch.stack([task.module.counts(part) for part in parts]).sum(dim=0)
+        task.module.zero_grad()
+        for part in parts:
+            weighted_loss(task.module(part), counts, task.module.terms).backward()
+        gradients.append(task.module.predictor.predictor_proj.weight.grad.clone())
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-5, atol=1e-7)
+
+
+def test_tokens_weigh_one_plus_their_change_over_the_mean_change(latents: Path) -> None:
+    task = PosttrainTask(
+        LatentStore.open(latents), _posttrain_config(rollout_fraction=0.0, change_weight=3.0), device=torch.device("cpu")
+    )
+    inputs = task.batch(1, rows=range(4)).inputs
+    truth = inputs[0].latents
+    with torch.no_grad():
+        error = (task.module.teacher_forced(inputs[0]) - truth[:, 1:]).abs().mean(dim=-1)
+    change = (truth[:, 1:] - truth[:, :-1]).abs().mean(dim=-1)
+    weight = 1 + 3.0 * change / change.mean()
+    assert task.module.mean_loss(inputs) == pytest.approx(float((weight * error).sum() / weight.sum()), rel=1e-5)
 
 
 def test_the_target_encoder_follows_by_the_stated_momentum(store: Path) -> None:
     with warnings.catch_warnings():
-        task = PretrainTask(VideoStore.open(store), _pretrain_config(), device=choose_device("cpu"), rank=0, world_size=1)
+        task = PretrainTask(VideoStore.open(store), _pretrain_config(), device=choose_device("cpu"))
     before = task.module.target_encoder.norm.weight.clone()
     with torch.no_grad():
         task.module.encoder.norm.weight.add_(1.0)

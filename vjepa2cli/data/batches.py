@@ -119,15 +119,23 @@ class ClipBatches:
         """Rows of the global batch of `step`: float32 [len(rows), 3, F, crop, crop], normalised."""
         return torch.from_numpy(np.stack([self._clip(step, row) for row in rows]))
 
-    def _clip(self, step: int, row: int) -> npt.NDArray[np.float32]:
+    def ids(self, step: int, *, rows: range) -> tuple[str, ...]:
+        """Where the rows of a batch are cut from: `video first:last:stride`, in stored frames."""
+        return tuple(self._draw(step, row)[0].describe() for row in rows)
+
+    def _draw(self, step: int, row: int) -> tuple["_Cut", np.random.Generator]:
+        """Where a row is cut from, and the generator that goes on to augment it."""
         rng = np.random.default_rng([self._seed, step, row])
         source = self._sources[rng.choice(len(self._sources), p=self._probabilities)]
         stride, span = stride_of(source.fps, self._shape.fps), self._span(source)
-        start = int(rng.integers(max(1, source.num_frames - span + 1)))
-        indices = np.minimum(start + stride * np.arange(self._shape.num_frames), source.num_frames - 1)
+        return _Cut(source, int(rng.integers(max(1, source.num_frames - span + 1))), stride, span), rng
+
+    def _clip(self, step: int, row: int) -> npt.NDArray[np.float32]:
+        cut, rng = self._draw(step, row)
+        indices = np.minimum(cut.start + cut.stride * np.arange(self._shape.num_frames), cut.source.num_frames - 1)
         if row < round(self._shape.static_fraction * self._batch_size):
             indices = np.repeat(indices[:: self._tubelet_size], self._tubelet_size)
-        frames = self._cache.get(source.key, lambda: self._read(source))[indices]
+        frames = self._cache.get(cut.source.key, lambda: self._read(cut.source))[indices]
         return np.asarray(
             augment_clip(
                 frames,
@@ -138,6 +146,18 @@ class ClipBatches:
                 flip=self._shape.horizontal_flip,
             )
         )
+
+
+@dataclass(frozen=True)
+class _Cut:
+    source: ClipSource
+    start: int
+    stride: int
+    span: int
+
+    def describe(self) -> str:
+        last = min(self.start + self.span, self.source.num_frames) - 1
+        return f"{self.source.key} {self.start}:{last}:{self.stride}"
 
 
 def fixed_clips(sources: Sequence[ClipSource], read: Callable[[ClipSource], Pixels], *, shape: ClipShape, count: int) -> Tensor:
@@ -204,7 +224,15 @@ class WindowBatches:
 
     def batch(self, step: int, *, rows: range) -> Windows:
         """Rows of the global batch of `step`."""
-        return self.windows([int(np.random.default_rng([self._seed, step, row]).integers(self.count)) for row in rows])
+        return self.windows(self._numbers(step, rows))
+
+    def ids(self, step: int, *, rows: range) -> tuple[str, ...]:
+        """Where the rows of a batch are cut from: `episode N first:last`, in stored steps."""
+        places = (self._place(number) for number in self._numbers(step, rows))
+        return tuple(f"episode {index} {start}:{start + self._num_frames - 1}" for index, start in places)
+
+    def _numbers(self, step: int, rows: range) -> list[int]:
+        return [int(np.random.default_rng([self._seed, step, row]).integers(self.count)) for row in rows]
 
     def spread(self, count: int) -> Windows:
         """At most `count` windows, always the same, evenly spread over the episodes."""
@@ -216,9 +244,12 @@ class WindowBatches:
         cut = [self._cut(number) for number in numbers]
         return Windows(*(torch.from_numpy(np.stack(parts)) for parts in zip(*cut, strict=True)))
 
-    def _cut(self, number: int) -> tuple[npt.NDArray[np.float32], ...]:
+    def _place(self, number: int) -> tuple[int, int]:
         place = int(np.searchsorted(self._ends, number, side="right"))
-        index, start = self._episodes[place], number - (int(self._ends[place - 1]) if place else 0)
+        return self._episodes[place], number - (int(self._ends[place - 1]) if place else 0)
+
+    def _cut(self, number: int) -> tuple[npt.NDArray[np.float32], ...]:
+        index, start = self._place(number)
         stop = start + self._num_frames
         tokens = self._cache.get(index, lambda: self._store.tokens(index))[start:stop]
         return tokens, self._store.states(index)[start:stop], self._store.actions(index)[start : stop - 1]

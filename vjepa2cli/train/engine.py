@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vjepa2cli.errors import DependencyError, TrainingError
+from vjepa2cli.errors import ConfigError, DependencyError, TrainingError
 from vjepa2cli.settings import TrainingConfig
 
 _TAG = "state"
@@ -108,15 +108,24 @@ class Engine:
     def __init__(
         self, module: nn.Module, groups: Iterable[dict[str, Any]], *, config: TrainingConfig, device: torch.device
     ) -> None:
-        """Wrap `module`; each group has `params`, `peak_lr` and `weight_decay`."""
+        """Wrap `module`; each group has `params`, `peak_lr` and `weight_decay`.
+
+        Raises ConfigError where the batch does not divide over the processes.
+        """
         self.device = device
         optimizer = config.optimizer
         self.rank, self.world_size = start_process_group(device)
+        share, rest = divmod(config.batch_size, self.world_size)
+        if rest:
+            raise ConfigError(
+                f"batch_size: {config.batch_size} does not divide over {self.world_size} processes; choose a multiple"
+            )
+        self.rows = range(self.rank * share, (self.rank + 1) * share)
         adamw = torch.optim.AdamW(
             [group | {"lr": group["peak_lr"]} for group in groups], lr=optimizer.lr, betas=optimizer.betas, eps=optimizer.eps
         )
         settings = {
-            "train_micro_batch_size_per_gpu": config.batch_size // self.world_size,
+            "train_micro_batch_size_per_gpu": share,
             "gradient_accumulation_steps": 1,
             "gradient_clipping": optimizer.gradient_clipping,
             "zero_optimization": {"stage": config.zero_stage},
@@ -131,24 +140,23 @@ class Engine:
         for group in self._engine.optimizer.param_groups:
             group["lr"] = factor * group["peak_lr"]
 
-    def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """Forward pass: the loss and what else the module reports, each a scalar."""
-        result: tuple[Tensor, dict[str, Tensor]] = self._engine(batch)
-        return result
+    def sums(self, inputs: Any) -> Tensor:
+        """Forward pass: the sums of the loss's terms over this process's rows."""
+        sums: Tensor = self._engine(inputs)
+        return sums
 
     def update(self, loss: Tensor) -> None:
-        """Backward pass and optimizer step."""
+        """Backward pass and optimizer step; `loss` is this process's part of the whole batch's loss."""
         with _quiet():
-            self._engine.backward(loss)
+            self._engine.backward(loss * self.world_size)  # DeepSpeed takes the mean over processes
             self._engine.step()
 
-    def mean(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """Means of scalars over all processes."""
-        stacked = torch.stack([value.detach().float().reshape(()) for value in values.values()])
+    def total(self, values: Tensor) -> Tensor:
+        """The sum of `values` over all processes, in float64."""
+        total = values.detach().double().clone()
         if self.world_size > 1:
-            torch.distributed.all_reduce(stacked)
-            stacked /= self.world_size
-        return dict(zip(values, stacked.tolist(), strict=True))
+            torch.distributed.all_reduce(total)
+        return total
 
     def barrier(self) -> None:
         """Wait for every process."""

@@ -11,6 +11,7 @@ from vjepa2cli.progress import Progress
 from vjepa2cli.settings import TrainingConfig
 from vjepa2cli.train.engine import Engine
 from vjepa2cli.train.health import require_finite
+from vjepa2cli.train.losses import Batch, LossModule, named_means, weighted_loss
 from vjepa2cli.train.run_directory import RunDirectory
 from vjepa2cli.train.schedules import learning_rate
 
@@ -19,14 +20,14 @@ class Task(Protocol):
     """What differs between trainings. All randomness is a function of (seed, step), so one integer resumes a run."""
 
     @property
-    def module(self) -> nn.Module:
-        """Everything to save; calling it on a batch returns (loss, other scalars)."""
+    def module(self) -> LossModule:
+        """Everything to save; calling it on inputs returns the sums of its loss's terms."""
 
     def param_groups(self) -> Iterable[dict[str, Any]]:
         """Groups with `params`, `peak_lr` and `weight_decay`."""
 
-    def batch(self, step: int) -> Any:
-        """This process's share of the batch of a step (1-based)."""
+    def batch(self, step: int, *, rows: range) -> Batch:
+        """These rows of the global batch of a step (1-based), whichever process asks for them."""
 
     def after_step(self, step: int) -> None:
         """What follows the update, such as the EMA of the target encoder."""
@@ -76,12 +77,14 @@ def _train_step(task: Task, run: RunDirectory, *, engine: Engine, config: Traini
     began = time.monotonic()
     rate = learning_rate(step, total=config.steps, peak=config.optimizer.lr, schedule=config.schedule)
     engine.set_learning_rate(rate / config.optimizer.lr)
-    loss, scalars = engine.loss(task.batch(step))
-    require_finite(float(loss.detach()), step=step)
-    engine.update(loss)
+    inputs, terms = task.batch(step, rows=engine.rows).inputs, task.module.terms
+    counts = engine.total(task.module.counts(inputs).to(engine.device))
+    sums = engine.sums(inputs)
+    values = named_means(engine.total(sums), counts, terms)
+    require_finite(values["loss"], step=step)
+    engine.update(weighted_loss(sums, counts, terms))
     with torch.no_grad():
         task.after_step(step)
     if step % config.log_every == 0:
-        values = engine.mean({"loss": loss, **scalars})
         run.log({"step": step, **values, "lr": rate, "seconds": round(time.monotonic() - began, 4)})
         progress.advance(config.log_every, fields={"loss": values["loss"]})

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from vjepa2cli.artifacts.latent_store import LatentStore
 from vjepa2cli.artifacts.model_dir import save_model
@@ -26,27 +26,43 @@ from vjepa2cli.progress import SILENT, Progress
 from vjepa2cli.settings import PosttrainConfig
 from vjepa2cli.train.engine import Engine, autocast, choose_device, start_process_group
 from vjepa2cli.train.loop import decay_groups, fit
+from vjepa2cli.train.losses import Batch, LossModule, Term
 from vjepa2cli.train.run_directory import RunDirectory
 
 _EVALUATION_WINDOWS = 96
 
 
-class PosttrainModule(nn.Module):
-    """The AC predictor; calling it gives the teacher-forcing loss plus the rollout loss of a batch of windows."""
+class PosttrainModule(LossModule):
+    """The AC predictor; its loss is that of teacher forcing plus that of the rollout."""
 
     def __init__(self, predictor: AcPredictor, *, rollout_steps: int, change_weight: float, precision: str) -> None:
-        """`change_weight` adds to each token's weight its own change over the step, in units of the mean change."""
+        """`change_weight` adds to each token's weight its own change over the step, in units of the mean change.
+
+        With weights w = 1 + c · change / mean(change) the weighted mean of the error is (its plain mean + c times its mean
+        weighted by the change) / (1 + c): two terms, neither of which needs the mean change of other processes.
+        """
         super().__init__()
         self.predictor = predictor
         self._rollout_steps, self._change_weight, self._precision = rollout_steps, change_weight, precision
+        weights = [1.0, change_weight] if change_weight else [1.0]
+        self.terms = tuple(Term(name, weight / sum(weights)) for name in ("teacher_forced", "rollout") for weight in weights)
 
-    def forward(self, batch: tuple[Windows, bool]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of windows; the flag says whether the rollout loss is taken as well."""
-        windows, with_rollout = batch
+    def counts(self, inputs: tuple[Windows, bool]) -> Tensor:
+        """Of teacher forcing, then of the rollout: tokens, and where change counts the sum of their changes."""
+        windows, with_rollout = inputs
+        steps = (windows.latents.shape[1] - 1, self._rollout_steps)
+        forced, rolled = (
+            self._summed(torch.ones_like(change), change) for change in (_change(windows.latents, n) for n in steps)
+        )
+        return torch.cat([forced, rolled * with_rollout])
+
+    def forward(self, inputs: tuple[Windows, bool]) -> Tensor:
+        """Sums of the absolute error of windows; the flag says whether the rollout loss is taken as well."""
+        windows, with_rollout = inputs
         with autocast(self._precision, windows.latents.device):
-            forced = self._weighted(self.teacher_forced(windows), windows.latents)
-            rolled = self._weighted(self.rolled_out(windows), windows.latents) if with_rollout else torch.zeros_like(forced)
-        return forced + rolled, {"teacher_forced": forced, "rollout": rolled}
+            forced = self._errors(self.teacher_forced(windows), windows.latents)
+            rolled = self._errors(self.rolled_out(windows), windows.latents) if with_rollout else torch.zeros_like(forced)
+        return torch.cat([forced, rolled])
 
     def teacher_forced(self, windows: Windows) -> Tensor:
         """Predictions of steps 1..T-1, each from the true steps before it: [B, T-1, H*W, D] float32."""
@@ -63,29 +79,28 @@ class PosttrainModule(nn.Module):
     def _normed(self, latents: Tensor) -> Tensor:
         return F.layer_norm(latents, latents.shape[-1:]) if self.predictor.spec.layer_norm else latents
 
-    def _weighted(self, predicted: Tensor, latents: Tensor) -> Tensor:
-        """Mean absolute error of predictions of steps 1..n, [B, n, H*W, D], weighted by how much each token changed."""
+    def _errors(self, predicted: Tensor, latents: Tensor) -> Tensor:
+        """Sums of the absolute error of predictions of steps 1..n, [B, n, H*W, D]: plain, and weighted by the tokens' change."""
         steps = predicted.shape[1]
-        error = (predicted - latents[:, 1 : steps + 1]).abs().mean(dim=-1)
-        if not self._change_weight:
-            return error.mean()
-        change = (latents[:, 1 : steps + 1] - latents[:, :steps]).abs().mean(dim=-1)
-        weight = 1 + self._change_weight * change / change.mean().clamp_min(1e-6)
-        return (weight * error).sum() / weight.sum()
+        return self._summed((predicted - latents[:, 1 : steps + 1]).abs().mean(dim=-1), _change(latents, steps))
+
+    def _summed(self, values: Tensor, change: Tensor) -> Tensor:
+        return torch.stack([values.sum(), (values * change).sum()] if self._change_weight else [values.sum()])
+
+
+def _change(latents: Tensor, steps: int) -> Tensor:
+    """How much each token changes over each of the first steps, [B, steps, H*W]."""
+    return (latents[:, 1 : steps + 1] - latents[:, :steps]).abs().mean(dim=-1)
 
 
 class PosttrainTask:
     """The post-training Task of the one training loop."""
 
-    def __init__(self, store: LatentStore, config: PosttrainConfig, *, device: torch.device, rank: int, world_size: int) -> None:
-        """Raises ConfigError where the batch does not divide, or the rollout is longer than a window."""
-        if config.batch_size % world_size:
-            raise ConfigError(f"batch_size: {config.batch_size} does not divide over {world_size} processes; choose a multiple")
+    def __init__(self, store: LatentStore, config: PosttrainConfig, *, device: torch.device) -> None:
+        """Raises ConfigError where the rollout is longer than a window."""
         if config.rollout_steps >= config.num_frames:
             raise ConfigError(f"rollout_steps: {config.rollout_steps} must be below num_frames ({config.num_frames})")
         self._config, self._device = config, device
-        share = config.batch_size // world_size
-        self._rows = range(rank * share, (rank + 1) * share)
         train, held_out = store.of_split("train"), store.of_split("val")
         self._batches = WindowBatches(store, train, num_frames=config.num_frames, seed=config.seed)
         evaluation = WindowBatches(store, held_out or train, num_frames=config.num_frames, seed=config.seed)
@@ -100,10 +115,11 @@ class PosttrainTask:
         """Matrices with weight decay and the rest without."""
         return decay_groups(self.module, peak_lr=self._config.optimizer.lr, weight_decay=self._config.optimizer.weight_decay)
 
-    def batch(self, step: int) -> tuple[Windows, bool]:
+    def batch(self, step: int, *, rows: range) -> Batch:
         """Windows, and whether this step takes the rollout loss."""
-        draw = np.random.default_rng([self._config.seed, step]).random()
-        return self._batches.batch(step, rows=self._rows).to(self._device), bool(draw < self._config.rollout_fraction)
+        with_rollout = bool(np.random.default_rng([self._config.seed, step]).random() < self._config.rollout_fraction)
+        windows = self._batches.batch(step, rows=rows).to(self._device)
+        return Batch((windows, with_rollout), self._batches.ids(step, rows=rows))
 
     def after_step(self, step: int) -> None:
         """Nothing follows the update."""
@@ -180,11 +196,11 @@ def posttrain(
     """
     chosen = choose_device(device)
     store = LatentStore.open(latents)
-    rank, world_size = start_process_group(chosen)
+    rank, _ = start_process_group(chosen)
     inputs = {"latents": store.digest, "encoder": store.encoder_digest}
     origin = provenance("posttrain", config, inputs=inputs, seed=config.seed)
     with RunDirectory(run_dir, config=config, provenance=origin, leader=rank == 0) as run:
-        task = PosttrainTask(store, config, device=chosen, rank=rank, world_size=world_size)
+        task = PosttrainTask(store, config, device=chosen)
         engine = Engine(task.module, task.param_groups(), config=config, device=chosen)
         seconds = fit(task, run, engine=engine, config=config, progress=progress, description="posttrain")
         if rank == 0:

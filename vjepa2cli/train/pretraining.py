@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from vjepa2cli import config as configs
 from vjepa2cli.artifacts.model_dir import save_model
@@ -21,7 +21,6 @@ from vjepa2cli.artifacts.reports import write_report
 from vjepa2cli.artifacts.video_store import VideoStore
 from vjepa2cli.data.batches import ClipBatches, ClipSource, fixed_clips, mix_seed
 from vjepa2cli.data.masking import MaskIds, sample_masks
-from vjepa2cli.errors import ConfigError
 from vjepa2cli.models.encoder import Encoder, EncoderSpec
 from vjepa2cli.models.predictor import Predictor, PredictorSpec
 from vjepa2cli.models.weights import state_digest, to_transformers
@@ -32,6 +31,7 @@ from vjepa2cli.tokens import TokenGrid
 from vjepa2cli.train.engine import Engine, autocast, choose_device, start_process_group
 from vjepa2cli.train.health import content_rank, feature_std
 from vjepa2cli.train.loop import decay_groups, fit
+from vjepa2cli.train.losses import Batch, LossModule, Term
 from vjepa2cli.train.run_directory import RunDirectory
 from vjepa2cli.train.schedules import ema_momentum
 
@@ -40,25 +40,37 @@ _EVALUATION_BATCH = 8
 _EVALUATION_STEP = 2**40
 
 
-class PretrainModule(nn.Module):
-    """Context encoder, predictor and EMA target encoder; calling it gives the loss of a batch."""
+class PretrainModule(LossModule):
+    """Context encoder, predictor and EMA target encoder; each family of masks has a term, and another for its context."""
 
-    def __init__(self, encoder: Encoder, predictor: Predictor, *, context_loss_weight: float, precision: str) -> None:
+    def __init__(
+        self, encoder: Encoder, predictor: Predictor, *, num_families: int, context_loss_weight: float, precision: str
+    ) -> None:
         """The target encoder starts as a copy of the encoder and receives no gradient."""
         super().__init__()
         self.encoder, self.predictor = encoder, predictor
         self.target_encoder = copy.deepcopy(encoder).requires_grad_(False)
-        self._context_loss_weight, self._precision = context_loss_weight, precision
+        self._precision = precision
+        target = Term("target_loss", 1 / num_families)
+        context = [Term("context_loss", context_loss_weight / num_families)] if context_loss_weight else []
+        self.terms = (target, *context) * num_families
 
-    def forward(self, batch: tuple[Tensor, Sequence[MaskIds]]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of clips [B, 3, F, Y, X] under each family of masks."""
-        clip, masks = batch
+    def counts(self, inputs: tuple[Tensor, Sequence[MaskIds]]) -> Tensor:
+        """Target tokens, and where the context has a loss its tokens, of each family."""
+        _, masks = inputs
+        tokens = [(ids.target_ids.numel(), ids.context_ids.numel()) for ids in masks]
+        return torch.tensor(tokens, dtype=torch.float64)[:, : self._terms_per_family].flatten()
+
+    def forward(self, inputs: tuple[Tensor, Sequence[MaskIds]]) -> Tensor:
+        """Sums over tokens of the absolute error, of clips [B, 3, F, Y, X] under each family of masks."""
+        clip, masks = inputs
         with autocast(self._precision, clip.device):
             target = self.target_features(clip)
-            losses = [self._mask_loss(clip, target, ids, index) for index, ids in enumerate(masks)]
-        target_loss = torch.stack([loss for loss, _ in losses]).mean()
-        context_loss = torch.stack([loss for _, loss in losses]).mean()
-        return target_loss + self._context_loss_weight * context_loss, {"target_loss": target_loss, "context_loss": context_loss}
+            return torch.stack([term for index, ids in enumerate(masks) for term in self._mask_loss(clip, target, ids, index)])
+
+    @property
+    def _terms_per_family(self) -> int:
+        return len({term.name for term in self.terms})
 
     @torch.no_grad()
     def target_features(self, clip: Tensor) -> Tensor:
@@ -66,7 +78,7 @@ class PretrainModule(nn.Module):
         tokens = self.target_encoder(clip).float()
         return F.layer_norm(tokens, tokens.shape[-1:])
 
-    def _mask_loss(self, clip: Tensor, target: Tensor, ids: MaskIds, index: int) -> tuple[Tensor, Tensor]:
+    def _mask_loss(self, clip: Tensor, target: Tensor, ids: MaskIds, index: int) -> list[Tensor]:
         grid = self.encoder.grid(clip)
         context = self.encoder(clip, ids.context_ids)
         predicted, restored = self.predictor(
@@ -77,15 +89,18 @@ class PretrainModule(nn.Module):
             mask_index=index % self.predictor.spec.num_mask_tokens,
             return_context=True,
         )
-        target_loss = (predicted.float() - _gather(target, ids.target_ids)).abs().mean()
-        if not self._context_loss_weight:
-            return target_loss, torch.zeros_like(target_loss)
-        return target_loss, (restored.float() - _gather(target, ids.context_ids)).abs().mean()
+        pairs = ((predicted, ids.target_ids), (restored, ids.context_ids))
+        return [_error(tokens, _gather(target, chosen)) for tokens, chosen in pairs[: self._terms_per_family]]
 
     @torch.no_grad()
     def update_target(self, momentum: float) -> None:
         """Move the target encoder toward the encoder: target = momentum * target + (1 - momentum) * encoder, in float32."""
         torch._foreach_lerp_(list(self.target_encoder.parameters()), list(self.encoder.parameters()), 1 - momentum)
+
+
+def _error(predicted: Tensor, target: Tensor) -> Tensor:
+    """Absolute error, mean over dimensions and sum over tokens."""
+    return (predicted.float() - target).abs().mean(dim=-1).sum()
 
 
 def _gather(tokens: Tensor, ids: Tensor) -> Tensor:
@@ -111,13 +126,8 @@ def encoder_spec(config: PretrainConfig) -> EncoderSpec:
 class PretrainTask:
     """The pretraining Task of the one training loop."""
 
-    def __init__(self, store: VideoStore, config: PretrainConfig, *, device: torch.device, rank: int, world_size: int) -> None:
-        """Raises ConfigError where the batch does not divide over the processes."""
-        if config.batch_size % world_size:
-            raise ConfigError(f"batch_size: {config.batch_size} does not divide over {world_size} processes; choose a multiple")
+    def __init__(self, store: VideoStore, config: PretrainConfig, *, device: torch.device) -> None:
         self._config, self._device = config, device
-        share = config.batch_size // world_size
-        self._rows = range(rank * share, (rank + 1) * share)
         spec = encoder_spec(config)
         self._grid = TokenGrid.from_pixels(
             config.clip.num_frames, config.clip.crop, config.clip.crop, patch_size=spec.patch_size, tubelet_size=spec.tubelet_size
@@ -138,7 +148,11 @@ class PretrainTask:
             generator=generator,
         )
         self.module = PretrainModule(
-            encoder, predictor, context_loss_weight=config.context_loss_weight, precision=config.precision
+            encoder,
+            predictor,
+            num_families=len(config.masks),
+            context_loss_weight=config.context_loss_weight,
+            precision=config.precision,
         ).to(device)
 
         def read(source: ClipSource) -> npt.NDArray[np.uint8]:
@@ -164,10 +178,10 @@ class PretrainTask:
             drawn.append(MaskIds(ids.context_ids[chosen].to(self._device), ids.target_ids[chosen].to(self._device)))
         return drawn
 
-    def batch(self, step: int) -> tuple[Tensor, list[MaskIds]]:
+    def batch(self, step: int, *, rows: range) -> Batch:
         """Clips and one set of masks a family; drawn for the whole batch, so the number of processes changes nothing."""
-        clip = self._batches.batch(step, rows=self._rows).to(self._device)
-        return clip, self._masks(step, self._config.batch_size, self._rows)
+        clip = self._batches.batch(step, rows=rows).to(self._device)
+        return Batch((clip, self._masks(step, self._config.batch_size, rows)), self._batches.ids(step, rows=rows))
 
     def after_step(self, step: int) -> None:
         """Update the target encoder."""
@@ -180,8 +194,8 @@ class PretrainTask:
         for start in range(0, len(self._evaluation), _EVALUATION_BATCH):
             part = self._evaluation[start : start + _EVALUATION_BATCH]
             clip = part.to(self._device)
-            loss, _ = self.module((clip, self._masks(_EVALUATION_STEP, len(part), range(len(part)))))
-            losses.append(float(loss) * len(part))
+            masks = self._masks(_EVALUATION_STEP, len(part), range(len(part)))
+            losses.append(self.module.mean_loss((clip, masks)) * len(part))
             features.append(self.module.target_features(clip).cpu())
         tokens = torch.cat(features)
         return {"loss": sum(losses) / len(tokens), "rank": content_rank(tokens), "std": feature_std(tokens)}
@@ -199,10 +213,10 @@ def pretrain(store: Path, run_dir: Path, *, config: PretrainConfig, device: str 
     """
     chosen = choose_device(device)
     videos = VideoStore.open(store)
-    rank, world_size = start_process_group(chosen)
+    rank, _ = start_process_group(chosen)
     origin = provenance("pretrain", config, inputs={"videos": videos.digest}, seed=config.seed)
     with RunDirectory(run_dir, config=config, provenance=origin, leader=rank == 0) as run:
-        task = PretrainTask(videos, config, device=chosen, rank=rank, world_size=world_size)
+        task = PretrainTask(videos, config, device=chosen)
         engine = Engine(task.module, task.param_groups(), config=config, device=chosen)
         seconds = fit(task, run, engine=engine, config=config, progress=progress, description="pretrain")
         if rank == 0:

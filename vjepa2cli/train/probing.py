@@ -28,6 +28,7 @@ from vjepa2cli.progress import SILENT, Progress
 from vjepa2cli.settings import ProbeConfig
 from vjepa2cli.train.engine import Engine, autocast, choose_device, start_process_group
 from vjepa2cli.train.loop import fit
+from vjepa2cli.train.losses import Batch, LossModule, Term
 from vjepa2cli.train.run_directory import RunDirectory
 
 _PART = 64
@@ -44,21 +45,25 @@ class LabelledFeatures:
         return len(self.labels)
 
 
-class ProbeModule(nn.Module):
-    """Probes that share features and differ in their learning rate; calling it gives the sum of their losses."""
+class ProbeModule(LossModule):
+    """Probes that share features and differ in their learning rate; each head is a term."""
 
     def __init__(self, heads: Sequence[AttentiveProbe], *, precision: str) -> None:
         """One head a learning rate."""
         super().__init__()
         self.heads = nn.ModuleList(heads)
         self._precision = precision
+        self.terms = tuple(Term(f"head_{index}", 1.0) for index in range(len(heads)))
 
-    def forward(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross entropy of features [B, N, D] and labels [B], summed over heads."""
-        tokens, labels = batch
+    def counts(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
+        """Windows, once a head."""
+        return torch.full((len(self.heads),), float(len(inputs[1])), dtype=torch.float64)
+
+    def forward(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
+        """Cross entropy of features [B, N, D] and labels [B] under each head, summed over windows."""
+        tokens, labels = inputs
         with autocast(self._precision, tokens.device):
-            losses = [F.cross_entropy(head(tokens).float(), labels) for head in self.heads]
-        return torch.stack(losses).sum(), {f"head_{index}": loss for index, loss in enumerate(losses)}
+            return torch.stack([F.cross_entropy(head(tokens).float(), labels, reduction="sum") for head in self.heads])
 
     @torch.no_grad()
     def correct(self, features: LabelledFeatures, *, device: torch.device) -> Tensor:
@@ -97,12 +102,13 @@ class ProbeTask:
         pairs = zip(self.module.heads, self._config.learning_rates, strict=True)
         return [{"params": list(head.parameters()), "peak_lr": rate, "weight_decay": decay} for head, rate in pairs]
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+    def batch(self, step: int, *, rows: range) -> Batch:
         """Windows drawn evenly over the classes, so that a rare motion is not ignored."""
         rng = np.random.default_rng([self._config.seed, step])
         wanted = rng.choice(list(self._rows_of), size=self._config.batch_size)
-        rows = [int(rng.choice(self._rows_of[label])) for label in wanted.tolist()]
-        return self._train.tokens[rows].to(self._device, torch.float32), self._train.labels[rows].to(self._device)
+        drawn = [int(rng.choice(self._rows_of[label])) for label in wanted.tolist()][rows.start : rows.stop]
+        inputs = self._train.tokens[drawn].to(self._device, torch.float32), self._train.labels[drawn].to(self._device)
+        return Batch(inputs, tuple(f"window {number}" for number in drawn))
 
     def after_step(self, step: int) -> None:
         """Nothing follows the update."""
