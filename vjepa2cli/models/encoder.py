@@ -64,7 +64,8 @@ class PatchEmbed(nn.Module):
     def forward(self, clip: Tensor) -> Tensor:
         """[B, 3, F, Y, X] -> [B, N, D], columns fastest and time slowest."""
         tokens: Tensor = self.proj(clip)  # [B, D, T, H, W]
-        return tokens.flatten(2).transpose(1, 2)
+        # Every block adds to these in the order in which they lie in memory; transposed, that takes many times as long.
+        return tokens.flatten(2).transpose(1, 2).contiguous()
 
 
 class Encoder(nn.Module):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vjepa2cli.errors import InputError
+from vjepa2cli.models.attention import attend
 from vjepa2cli.tokens import TokenGrid
 
 RotaryVariant = Literal["tiled", "interleaved"]
@@ -61,9 +62,9 @@ def rotary_table(positions: Tensor, head_dim: int, *, variant: RotaryVariant = "
 
 
 def rotate(x: Tensor, rotary: Rotary) -> Tensor:
-    """Turn adjacent channels of `x` [B, heads, N, head_dim] by the angles of its tokens; in float32, whatever autocast says."""
+    """Turn adjacent channels of `x` [..., B, heads, N, head_dim] by the angles of its tokens, always in float32."""
     swapped = x.reshape(*x.shape[:-1], -1, 2).flip(-1).reshape(x.shape)
-    turned: Tensor = x * rotary.cos + swapped * rotary.sin
+    turned: Tensor = (x * rotary.cos).addcmul_(swapped, rotary.sin)
     return turned.to(x.dtype)
 
 
@@ -82,27 +83,33 @@ class KeyValues:
         return keys, values
 
 
+class Linear(nn.Linear):
+    """A linear map that works in the dtype of its weights, so that they can be bfloat16 where the residual stream is float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., D_in] -> [..., D_out], in the dtype of the weights."""
+        return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention whose positions, if it has any, come as data."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
 
     def forward(
         self, x: Tensor, rotary: Rotary | None = None, mask: Tensor | None = None, past: KeyValues | None = None
     ) -> Tensor:
         """[B, N, D] -> [B, N, D]; `mask` [N, N_keys] is True where a token may look, `past` holds keys of tokens before these."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # [B, N, 3, heads, head_dim]
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        if rotary is not None:
-            q, k = rotate(q, rotary), rotate(k, rotary)
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # [3, B, heads, N, head_dim]
+        q, k = qkv[:2] if rotary is None else rotate(qkv[:2], rotary)
+        v = qkv[2]
         if past is not None:
             k, v = past.extend(k, v)
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        out: Tensor = self.proj(attended.transpose(1, 2).flatten(2))
+        out: Tensor = self.proj(attend(q, k, v, mask).transpose(1, 2).flatten(2))
         return out
 
 
@@ -111,8 +118,8 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden_dim)
-        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.fc1 = Linear(dim, hidden_dim)
+        self.fc2 = Linear(hidden_dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., D]."""
