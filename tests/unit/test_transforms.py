@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from vjepa2cli.data.transforms import IMAGE_MEAN, IMAGE_STD, augment_clip, frame_transform, preprocess
+from vjepa2cli.data.transforms import IMAGE_MEAN, IMAGE_STD, augment_clip, crop_geometry, frame_transform, preprocess
 from vjepa2cli.data.video import Clip
+from vjepa2cli.errors import VideoError
 
 
 def normalised(pixels: np.ndarray) -> torch.Tensor:
@@ -29,16 +30,76 @@ def test_evaluation_transform_at_its_own_size_is_a_centre_crop() -> None:
     assert torch.allclose(preprocess(clip_of(pixels)), expected, atol=1e-6)
 
 
-def test_evaluation_transform_resizes_bilinearly_without_averaging() -> None:
-    pixels = noise(1, 120, 160)
-    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
-    # int(64 * 256 / 224) = 73 rows, int(73 * 160 / 120) = 97 columns; the crop begins at round(4.5) = 4 and round(16.5) = 16.
-    x = functional.interpolate(x, size=(73, 97), mode="bilinear", align_corners=False)[:, :, 4:68, 16:80]
-    ours = preprocess(clip_of(pixels), crop=64).transpose(0, 1)
-    std = torch.tensor(IMAGE_STD).view(3, 1, 1)
-    levels = (ours * std + torch.tensor(IMAGE_MEAN).view(3, 1, 1)) * 255
+def released_geometry(height: int, width: int, short: int, crop: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Size of the resized frame and corner of the crop, in the floating-point words of the released code."""
+    rows, columns = (int(short * height / width), short) if width < height else (short, int(short * width / height))
+    return (rows, columns), (round((rows - crop[0]) / 2.0), round((columns - crop[1]) / 2.0))
+
+
+def bilinear_at(frame: np.ndarray, size: tuple[int, int], corner: tuple[int, int], crop: tuple[int, int]) -> np.ndarray:
+    """The crop of a resized frame [Y, X, 3] in float64, point by point: pixel centres, edges repeated, no averaging."""
+    weights = []
+    for axis in range(2):
+        places = (np.arange(crop[axis]) + corner[axis] + 0.5) * frame.shape[axis] / size[axis] - 0.5
+        lower = np.floor(places)
+        matrix = np.zeros((crop[axis], frame.shape[axis]))
+        for row, (low, share) in enumerate(zip(lower.astype(int), places - lower, strict=True)):
+            matrix[row, np.clip(low, 0, frame.shape[axis] - 1)] += 1 - share
+            matrix[row, np.clip(low + 1, 0, frame.shape[axis] - 1)] += share
+        weights.append(matrix)
+    return np.einsum("iy,jx,yxc->ijc", *weights, frame, optimize=True)
+
+
+def levels(clip: torch.Tensor) -> np.ndarray:
+    """A normalised clip [3, F, Y, X] in levels of 0 to 255, [F, Y, X, 3]."""
+    return 255 * (clip.permute(1, 2, 3, 0).double().numpy() * IMAGE_STD + IMAGE_MEAN)
+
+
+SIZES = [(120, 160), (160, 120), (101, 57), (57, 101), (64, 64), (73, 97), (30, 40), (17, 23), (211, 401)]
+
+
+@pytest.mark.parametrize("crop", [64, (64, 64), (48, 64), (64, 48)])
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_evaluation_transform_is_the_released_one_at_any_size(height: int, width: int, crop: int | tuple[int, int]) -> None:
+    pixels = noise(2, height, width)
+    shape = (crop, crop) if isinstance(crop, int) else crop
+    size, corner = released_geometry(height, width, int(min(shape) * 256 / 224), shape)
+    if size[0] < shape[0] or size[1] < shape[1]:
+        # The released crop refuses this one; here the frame is enlarged until the crop fits, and shows all of one side.
+        scale = max(shape[0] / height, shape[1] / width)
+        size = (int(height * scale + 1e-9), int(width * scale + 1e-9))
+        corner = (round((size[0] - shape[0]) / 2), round((size[1] - shape[1]) / 2))
+        assert 0 in corner
+    found = preprocess(clip_of(pixels), crop=crop)
+    assert found.shape == (3, 2, *shape)
     # OpenCV works in fixed point and rounds to whole levels.
-    assert (levels - x).abs().max() <= 1.0
+    assert np.abs(levels(found)[1] - bilinear_at(pixels[1], size, corner, shape)).max() <= 1.0
+
+
+def test_geometry_is_the_released_one_for_every_size_that_the_released_code_takes() -> None:
+    rng = np.random.default_rng(0)
+    taken = 0
+    for height, width, *crop in rng.integers(1, 2200, (20_000, 4)).tolist():
+        size, corner = released_geometry(height, width, int(min(crop) * 256 / 224), (crop[0], crop[1]))
+        found = crop_geometry(height, width, crop=(crop[0], crop[1]))
+        if size[0] >= crop[0] and size[1] >= crop[1]:
+            assert (found.size, found.box) == (size, (*corner, *crop))
+            taken += 1
+        assert min(found.box[:2]) >= 0
+        assert all(found.box[axis] + crop[axis] <= found.size[axis] for axis in range(2))
+    assert 5_000 < taken < 20_000
+
+
+def test_image_and_video_go_through_the_same_rule() -> None:
+    pixels = noise(3, 90, 151)
+    video = preprocess(clip_of(pixels), crop=(32, 48))
+    for index in range(3):
+        assert torch.equal(preprocess(clip_of(pixels[index : index + 1]), crop=(32, 48))[:, 0], video[:, index])
+
+
+def test_crop_without_a_pixel_is_refused() -> None:
+    with pytest.raises(VideoError, match="crop: 0 x 32"):
+        preprocess(clip_of(noise(1, 40, 40)), crop=(0, 32))
 
 
 @pytest.mark.parametrize(

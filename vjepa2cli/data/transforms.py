@@ -1,6 +1,7 @@
 """From decoded frames to what a network reads: normalised float32, channels first, at the crop of the model."""
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -20,24 +21,47 @@ _CROP_TRIES = 10
 Box = tuple[int, int, int, int]
 
 
-def preprocess(clip: Clip, *, crop: int = 256) -> torch.Tensor:
-    """The released evaluation transform: shorter side to int(crop * 256 / 224), centre crop, ImageNet statistics.
+@dataclass(frozen=True)
+class CropGeometry:
+    """What an evaluation crop shows: the frame is resized to `size` (height, width), and `box` of that is kept."""
 
-    Returns float32 [3, F, crop, crop]. Bilinear without averaging, as released, also where it shrinks.
+    size: tuple[int, int]
+    box: Box
+
+
+def crop_geometry(height: int, width: int, *, crop: int | tuple[int, int]) -> CropGeometry:
+    """The released evaluation geometry of a frame of height x width pixels, for a square or a (height, width) crop.
+
+    The shorter side becomes int(256 / 224 of the crop's shorter side), the other one keeps the aspect, rounded down; the crop is
+    central, where half a pixel goes to the even side. A crop that is longer than that frame, which the released crop refuses and
+    transformers pads with black, enlarges the frame until it covers the crop.
     Source: facebookresearch/vjepa2, evals/video_classification_frozen/utils.py and src/datasets/utils/video/transforms.py.
     """
-    height, width = clip.pixels.shape[1:3]
-    short = int(crop * 256 / 224)
-    if min(height, width) == short:
-        size = (height, width)
-    elif width < height:
-        size = (int(short * height / width), short)
-    else:
-        size = (short, int(short * width / height))
-    pixels = resize(clip.pixels, size, method="bilinear")
+    crop_height, crop_width = (crop, crop) if isinstance(crop, int) else crop
+    if min(crop_height, crop_width) < 1:
+        raise VideoError(f"crop: {crop_height} x {crop_width} holds no pixel; give a height and a width of at least 1")
+    short = min(crop_height, crop_width) * 256 // 224
+    size = (short * height // width, short) if width < height else (short, short * width // height)
+    if size[0] < crop_height or size[1] < crop_width:
+        if crop_width * height > crop_height * width:
+            size = (crop_width * height // width, crop_width)
+        else:
+            size = (crop_height, crop_height * width // height)
     # Python's round, to even, as in the released centre crop.
-    top, left = round((size[0] - crop) / 2), round((size[1] - crop) / 2)
-    return _normalised(pixels, (top, left, crop, crop), crop).transpose(0, 1)
+    top, left = round((size[0] - crop_height) / 2), round((size[1] - crop_width) / 2)
+    return CropGeometry(size, (top, left, crop_height, crop_width))
+
+
+def preprocess(clip: Clip, *, crop: int | tuple[int, int] = 256) -> torch.Tensor:
+    """The released evaluation transform of a video or an image: resize, central crop (see `crop_geometry`), ImageNet statistics.
+
+    `crop` is a side, or (height, width). Returns float32 [3, F, height, width]. The resampling is that of the released
+    evaluations, OpenCV's bilinear without antialiasing, also where it shrinks; transformers' processor averages there.
+    """
+    _check(clip.pixels)
+    geometry = crop_geometry(*clip.pixels.shape[1:3], crop=crop)
+    pixels = resize(clip.pixels, geometry.size, method="bilinear")
+    return _normalised(pixels, geometry.box, geometry.box[2:]).transpose(0, 1)
 
 
 def frame_transform(frames: NDArray[np.uint8], *, crop: int, geometry: Literal["centre", "wide"] = "centre") -> torch.Tensor:
@@ -53,7 +77,7 @@ def frame_transform(frames: NDArray[np.uint8], *, crop: int, geometry: Literal["
         box = ((height - side) // 2, (width - side) // 2, side, side)
     else:
         box = _fallback_box(height, width, (0.75, _WIDE_ASPECT))
-    return _normalised(frames, box, crop)
+    return _normalised(frames, box, (crop, crop))
 
 
 def augment_clip(
@@ -72,7 +96,7 @@ def augment_clip(
     """
     _check(frames)
     box = _random_box(frames.shape[1], frames.shape[2], rng, scale, aspect_ratio)
-    clip = _normalised(frames, box, crop).transpose(0, 1)
+    clip = _normalised(frames, box, (crop, crop)).transpose(0, 1)
     return clip.flip(-1) if rng.random() < flip else clip
 
 
@@ -81,13 +105,13 @@ def _check(frames: NDArray[np.uint8]) -> None:
         raise VideoError(f"frames: {frames.dtype} {list(frames.shape)} is not uint8 [F, Y, X, 3]")
 
 
-def _normalised(frames: NDArray[np.uint8], box: Box, crop: int) -> torch.Tensor:
-    """Cut (top, left, height, width) out of uint8 [F, Y, X, 3], resize to `crop`, normalise: float32 [F, 3, crop, crop]."""
+def _normalised(frames: NDArray[np.uint8], box: Box, size: tuple[int, int]) -> torch.Tensor:
+    """Cut (top, left, height, width) out of uint8 [F, Y, X, 3], resize to `size`, normalise: float32 [F, 3, *size]."""
     top, left, height, width = box
     cut = np.ascontiguousarray(frames[:, top : top + height, left : left + width])
     x = torch.from_numpy(cut).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)  # [F, 3, Y, X]
-    if x.shape[-2:] != (crop, crop):
-        x = functional.interpolate(x, size=(crop, crop), mode="bilinear", align_corners=False)
+    if x.shape[-2:] != size:
+        x = functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
     mean = torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1)
     std = torch.tensor(IMAGE_STD).view(1, 3, 1, 1)
     return (x - mean * 255) / (std * 255)
