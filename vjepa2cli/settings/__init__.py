@@ -2,31 +2,46 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0)]
-Range = Annotated[tuple[float, float], Field(description="low and high end")]
+from vjepa2cli.settings.pretraining import (
+    ClipConfig,
+    EmaConfig,
+    EncoderConfig,
+    MaskConfig,
+    PredictorConfig,
+    PretrainConfig,
+)
+from vjepa2cli.settings.sections import Count, Fraction, Positive, Range, Section, Seed, StepConfig
+from vjepa2cli.settings.training import OptimizerConfig, ScheduleConfig, TrainingConfig
 
-
-class Section(BaseModel):
-    """A group of keys: unknown ones are refused, values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class StepConfig(Section):
-    """The root of one step's config."""
-
-    step: str
-
-    @classmethod
-    def step_name(cls) -> str:
-        """The verb that this root belongs to."""
-        return str(cls.model_fields["step"].default)
-
+__all__ = [
+    "STEPS",
+    "AcPredictorConfig",
+    "CemConfig",
+    "ClipConfig",
+    "CollectConfig",
+    "EmaConfig",
+    "EncodeConfig",
+    "EncoderConfig",
+    "EvaluateConfig",
+    "IngestConfig",
+    "MaskConfig",
+    "MotionMix",
+    "OptimizerConfig",
+    "PlanConfig",
+    "PosttrainConfig",
+    "PrecomputeConfig",
+    "PredictorConfig",
+    "PretrainConfig",
+    "ProbeConfig",
+    "ReportConfig",
+    "ScheduleConfig",
+    "Section",
+    "StepConfig",
+    "TrainingConfig",
+    "ValidateConfig",
+]
 
 # --- collect ---------------------------------------------------------------------------------------------------------
 
@@ -72,115 +87,6 @@ class IngestConfig(StepConfig):
     cameras: tuple[Literal["exterior_1", "exterior_2", "wrist"], ...] = ("exterior_1",)
     val_fraction: Fraction = 0.1
     split_seed: Seed = 0
-
-
-# --- what networks and their training share --------------------------------------------------------------------------
-
-
-class OptimizerConfig(Section):
-    """AdamW; weight decay spares biases and other one-dimensional parameters."""
-
-    lr: Positive = 5.25e-4
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
-    eps: Positive = 1e-8
-    weight_decay: Annotated[float, Field(ge=0)] = 0.04
-    gradient_clipping: Annotated[float, Field(ge=0)] = 0.0
-
-
-class ScheduleConfig(Section):
-    """Learning rate: linear warm-up from `start_lr`, constant at the peak, decay to `final_lr` over the last steps."""
-
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    start_lr: Annotated[float, Field(ge=0)] = 0.0
-    decay_steps: Annotated[int, Field(ge=0)] = 0
-    decay: Literal["linear", "cosine"] = "linear"
-    final_lr: Annotated[float, Field(ge=0)] = 0.0
-
-
-class TrainingConfig(StepConfig):
-    """What every training step sets."""
-
-    seed: Seed = 0
-    steps: Annotated[int, Field(ge=0)] = 100
-    batch_size: Count = 8
-    precision: Literal["fp32", "bf16"] = "bf16"
-    optimizer: OptimizerConfig = OptimizerConfig()
-    schedule: ScheduleConfig = ScheduleConfig()
-    zero_stage: Literal[0, 1, 2] = 0
-    checkpoint_every: Count = 100
-    evaluate_every: Count = 100
-    log_every: Count = 1
-    keep_checkpoints: Count = 2
-
-
-# --- pretrain --------------------------------------------------------------------------------------------------------
-
-
-class EncoderConfig(Section):
-    """A vision transformer over tubelets; `size` names a row of the registry, or `custom` takes the numbers below."""
-
-    size: Literal["custom", "tiny", "small", "base", "large", "huge", "giant", "gigantic"] = "custom"
-    embed_dim: Count = 192
-    depth: Count = 6
-    num_heads: Count = 3
-    mlp_ratio: Positive = 4.0
-    patch_size: Count = 16
-    tubelet_size: Count = 2
-    activation_checkpointing: bool = False
-
-
-class PredictorConfig(Section):
-    """The narrow transformer that fills in masked tubelets."""
-
-    embed_dim: Count = 384
-    depth: Count = 12
-    num_heads: Count = 12
-    mlp_ratio: Positive = 4.0
-    num_mask_tokens: Count = 2
-
-
-class ClipConfig(Section):
-    """How clips are cut and augmented."""
-
-    num_frames: Annotated[int, Field(ge=2)] = 16
-    fps: Annotated[float, Field(gt=0)] | None = 4.0
-    crop: Annotated[int, Field(ge=16)] = 256
-    scale: Range = (0.3, 1.0)
-    aspect_ratio: Range = (0.75, 1.35)
-    horizontal_flip: Fraction = 0.5
-    static_fraction: Fraction = 0.0
-
-
-class MaskConfig(Section):
-    """One family of block masks. Source: arXiv:2506.09985, appendix; sizes are shares of the frame and of the clip."""
-
-    num_blocks: Count = 8
-    spatial_scale: Annotated[tuple[Fraction, Fraction], Field()] = (0.15, 0.15)
-    temporal_scale: Annotated[tuple[Fraction, Fraction], Field()] = (1.0, 1.0)
-    aspect_ratio: Range = (0.75, 1.5)
-    max_temporal_keep: Fraction = 1.0
-
-
-class EmaConfig(Section):
-    """Momentum of the target encoder, from first to last step."""
-
-    start: Fraction = 0.99925
-    end: Fraction = 0.99925
-
-
-class PretrainConfig(TrainingConfig):
-    """V-JEPA 2 pretraining."""
-
-    step: Literal["pretrain"] = "pretrain"
-    encoder: EncoderConfig = EncoderConfig()
-    predictor: PredictorConfig = PredictorConfig()
-    clip: ClipConfig = ClipConfig()
-    masks: Annotated[tuple[MaskConfig, ...], Field(min_length=1)] = (
-        MaskConfig(),
-        MaskConfig(num_blocks=2, spatial_scale=(0.7, 0.7)),
-    )
-    ema: EmaConfig = EmaConfig()
-    context_loss_weight: Annotated[float, Field(ge=0)] = 0.0
 
 
 # --- encode, precompute ----------------------------------------------------------------------------------------------
