@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vjepa2cli.data.batches import ClipBatches, ClipSource, FrameCache, WindowBatches, stride_of
+from vjepa2cli.data.batches import ClipBatches, ClipSource, FrameCache, WindowBatches, clip_indices, stride_of
 from vjepa2cli.errors import InputError
 from vjepa2cli.settings import ClipConfig
 
@@ -36,6 +36,36 @@ def test_a_static_clip_shows_each_frame_for_a_whole_tubelet() -> None:
 
 def test_a_stride_follows_time_and_is_never_zero() -> None:
     assert [stride_of(30.0, 4.0), stride_of(3.0, 4.0), stride_of(25.0, None)] == [8, 1, 1]
+
+
+def test_frames_of_a_variable_rate_are_taken_by_time() -> None:
+    times = np.array([0.0, 0.1, 0.2, 1.2, 1.3, 2.3])
+    varying = ClipSource("a", 6, 2.6, timestamps=times)
+    # What is shown at 0.1, 0.6, 1.1, 1.6 and 2.1 seconds.
+    assert clip_indices(varying, 1, num_frames=5, fps=2.0).tolist() == [1, 2, 2, 4, 4]
+    assert clip_indices(varying, 1, num_frames=3, fps=None).tolist() == [1, 2, 3]
+    even, timed = ClipSource("a", 30, 8.0), ClipSource("a", 30, 8.0, timestamps=np.arange(30) / 8.0)
+    for start in (0, 7, 25):
+        assert np.array_equal(*(clip_indices(source, start, num_frames=6, fps=4.0) for source in (even, timed)))
+
+
+def test_a_clip_by_time_starts_wherever_its_last_instant_is_still_shown() -> None:
+    sources = [ClipSource("a", 30, 8.0), ClipSource("a", 30, 8.0, timestamps=np.arange(30) / 8.0)]
+    shape = SHAPE.model_copy(update={"num_frames": 9})
+    first, second = (
+        ClipBatches([source], _frames, shape=shape, tubelet_size=2, batch_size=6, seed=1).ids(3, rows=range(6))
+        for source in sources
+    )
+    assert first == second
+
+
+def test_weights_are_shares_of_the_draws() -> None:
+    sources = [ClipSource("a", 40, 4.0, weight=1), ClipSource("b", 9, 4.0, weight=3), ClipSource("c", 5, 4.0, weight=4)]
+    batches = ClipBatches(sources, _frames, shape=SHAPE, tubelet_size=2, batch_size=4000, seed=0)
+    drawn = [place.split()[0] for place in batches.ids(0, rows=range(4000))]
+    shares = np.array([drawn.count(key) / 4000 for key in "abc"])
+    # Four standard deviations of a share of one half in 4000 draws.
+    assert np.abs(shares - np.array([1, 3, 4]) / 8).max() < 0.032
 
 
 def test_a_cache_forgets_the_oldest_and_stays_within_its_bytes() -> None:

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -51,11 +51,17 @@ class ClipShape(Protocol):
 
 @dataclass(frozen=True)
 class ClipSource:
-    """One stored video as batches see it."""
+    """One stored video as batches see it.
+
+    `weight` is its share of the draws beside those of the others, or None where each video counts by the clips that it holds.
+    `timestamps`, float64 [F] in seconds, are given where the frames do not follow each other at `fps`.
+    """
 
     key: str
     num_frames: int
     fps: float
+    weight: float | None = None
+    timestamps: npt.NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
 
 
 class FrameCache:
@@ -90,8 +96,29 @@ def stride_of(source_fps: float, fps: float | None) -> int:
     return 1 if fps is None else max(1, round(source_fps / fps))
 
 
+def clip_indices(source: ClipSource, start: int, *, num_frames: int, fps: float | None) -> npt.NDArray[np.int64]:
+    """Numbers of the stored frames of a clip that begins at frame `start`; beyond the end the last frame repeats.
+
+    Every nth frame where the video has one rate; otherwise the frame that is shown at each instant, `fps` to the second.
+    """
+    steps = np.arange(num_frames)
+    if source.timestamps is None or fps is None:
+        return np.minimum(start + stride_of(source.fps, fps) * steps, source.num_frames - 1)
+    # A thousandth of a second of slack, since containers round timestamps to that.
+    instants = source.timestamps[start] + steps / fps + 1e-3
+    return np.asarray(np.searchsorted(source.timestamps, instants, side="right") - 1)
+
+
+def _num_starts(source: ClipSource, *, num_frames: int, fps: float | None) -> int:
+    """At how many frames a clip may begin that does not run beyond the end; at least one."""
+    if source.timestamps is None or fps is None:
+        return max(1, source.num_frames - (num_frames - 1) * stride_of(source.fps, fps))
+    latest = source.timestamps[-1] - (num_frames - 1) / fps + 1e-3
+    return max(1, int(np.searchsorted(source.timestamps, latest, side="right")))
+
+
 class ClipBatches:
-    """Training clips drawn from stored videos, each video in proportion to the clips it holds."""
+    """Training clips drawn from stored videos, by their weights, or each video in proportion to the clips it holds."""
 
     def __init__(
         self,
@@ -109,30 +136,31 @@ class ClipBatches:
         self._sources, self._read, self._shape = list(sources), read, shape
         self._tubelet_size, self._batch_size, self._seed = tubelet_size, batch_size, seed
         self._cache = FrameCache()
-        weights = np.array([max(1, source.num_frames - self._span(source) + 1) for source in self._sources], dtype=np.float64)
-        self._probabilities = weights / weights.sum()
-
-    def _span(self, source: ClipSource) -> int:
-        return (self._shape.num_frames - 1) * stride_of(source.fps, self._shape.fps) + 1
+        self._starts = [_num_starts(source, num_frames=shape.num_frames, fps=shape.fps) for source in self._sources]
+        weighted = [source.weight for source in self._sources if source.weight is not None]
+        assert len(weighted) in (0, len(self._sources)), "either every video of a store has a weight or none"
+        shares = np.array(weighted or self._starts, dtype=np.float64)
+        self._cumulative = np.cumsum(shares / shares.sum())
+        self._cumulative /= self._cumulative[-1]
 
     def batch(self, step: int, *, rows: range) -> Tensor:
         """Rows of the global batch of `step`: float32 [len(rows), 3, F, crop, crop], normalised."""
         return torch.from_numpy(np.stack([self._clip(step, row) for row in rows]))
 
     def ids(self, step: int, *, rows: range) -> tuple[str, ...]:
-        """Where the rows of a batch are cut from: `video first:last:stride`, in stored frames."""
+        """Where the rows of a batch are cut from: `video first:last:stride`, in stored frames; where it varies, the largest."""
         return tuple(self._draw(step, row)[0].describe() for row in rows)
 
     def _draw(self, step: int, row: int) -> tuple["_Cut", np.random.Generator]:
         """Where a row is cut from, and the generator that goes on to augment it."""
         rng = np.random.default_rng([self._seed, step, row])
-        source = self._sources[rng.choice(len(self._sources), p=self._probabilities)]
-        stride, span = stride_of(source.fps, self._shape.fps), self._span(source)
-        return _Cut(source, int(rng.integers(max(1, source.num_frames - span + 1))), stride, span), rng
+        chosen = int(self._cumulative.searchsorted(rng.random(), side="right"))
+        source, start = self._sources[chosen], int(rng.integers(self._starts[chosen]))
+        return _Cut(source, clip_indices(source, start, num_frames=self._shape.num_frames, fps=self._shape.fps)), rng
 
     def _clip(self, step: int, row: int) -> npt.NDArray[np.float32]:
         cut, rng = self._draw(step, row)
-        indices = np.minimum(cut.start + cut.stride * np.arange(self._shape.num_frames), cut.source.num_frames - 1)
+        indices = cut.indices
         if row < round(self._shape.static_fraction * self._batch_size):
             indices = np.repeat(indices[:: self._tubelet_size], self._tubelet_size)
         frames = self._cache.get(cut.source.key, lambda: self._read(cut.source))[indices]
@@ -151,13 +179,11 @@ class ClipBatches:
 @dataclass(frozen=True)
 class _Cut:
     source: ClipSource
-    start: int
-    stride: int
-    span: int
+    indices: npt.NDArray[np.int64]
 
     def describe(self) -> str:
-        last = min(self.start + self.span, self.source.num_frames) - 1
-        return f"{self.source.key} {self.start}:{last}:{self.stride}"
+        stride = int(np.diff(self.indices).max(initial=1))
+        return f"{self.source.key} {self.indices[0]}:{self.indices[-1]}:{stride}"
 
 
 def fixed_clips(sources: Sequence[ClipSource], read: Callable[[ClipSource], Pixels], *, shape: ClipShape, count: int) -> Tensor:
@@ -165,9 +191,8 @@ def fixed_clips(sources: Sequence[ClipSource], read: Callable[[ClipSource], Pixe
     chosen = [sources[index * len(sources) // count] for index in range(count)]
     clips = []
     for source in chosen:
-        stride = stride_of(source.fps, shape.fps)
-        start = max(0, (source.num_frames - (shape.num_frames - 1) * stride - 1) // 2)
-        indices = np.minimum(start + stride * np.arange(shape.num_frames), source.num_frames - 1)
+        start = (_num_starts(source, num_frames=shape.num_frames, fps=shape.fps) - 1) // 2
+        indices = clip_indices(source, start, num_frames=shape.num_frames, fps=shape.fps)
         clips.append(torch.as_tensor(frame_transform(read(source)[indices], crop=shape.crop)).transpose(0, 1))
     return torch.stack(clips)
 
