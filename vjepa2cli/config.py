@@ -192,6 +192,8 @@ def _explain(fault: Any, root: type[BaseModel], where: str) -> str:
         return f"{where}: {name}: unknown key;{_suggestion(str(leaf), _keys_at(root, parents))}"
     if fault["type"] == "missing":
         return f"{where}: {name}: is required"
+    if fault["type"] == "value_error" and not name:
+        return f"{where}: {fault['msg'].removeprefix('Value error, ')}"
     return f"{where}: {name}: {fault['input']!r} is refused: {fault['msg']}"
 
 

@@ -3,6 +3,7 @@
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,11 @@ from vjepa2cli.artifacts.reports import read_report
 from vjepa2cli.artifacts.video_store import VideoStore
 from vjepa2cli.config import validate
 from vjepa2cli.data.video import write_video
-from vjepa2cli.errors import ConfigError, TrainingError
+from vjepa2cli.errors import ConfigError, InputError, TrainingError
 from vjepa2cli.ingestion import ingest
+from vjepa2cli.models.encoder_v21 import EncoderV21
+from vjepa2cli.models.predictor_v21 import PredictorV21
+from vjepa2cli.models.weights import load_encoder, load_predictor, state_digest
 from vjepa2cli.settings import IngestConfig, PosttrainConfig, PretrainConfig
 from vjepa2cli.train.engine import choose_device
 from vjepa2cli.train.health import content_rank, effective_rank, require_finite
@@ -34,7 +38,7 @@ PRETRAIN = {
     "predictor": {"embed_dim": 24, "depth": 1, "num_heads": 2},
     "clip": {"num_frames": 4, "fps": None, "crop": 64, "static_fraction": 0.5},
     "ema": {"start": 0.9, "end": 0.9},
-    "context_loss_weight": 0.5,
+    "context_loss": {"weight": 0.5},
 }
 POSTTRAIN = {
     "step": "posttrain",
@@ -137,6 +141,79 @@ def test_a_killed_posttraining_ends_as_the_undisturbed_one(latents: Path, tmp_pa
     assert _model_bytes(tmp_path / "whole") == _model_bytes(tmp_path / "killed")
 
 
+V21: dict[str, Any] = {
+    "steps": 30,
+    "evaluate_every": 30,
+    "checkpoint_every": 30,
+    "encoder": {"architecture": "vjepa2.1", "embed_dim": 24, "depth": 4, "num_heads": 2},
+    "predictor": {"embed_dim": 24, "depth": 2, "num_heads": 2, "levels": 4, "num_mask_tokens": 3},
+    "beside": [{"batch_size": 4, "clip": {"media": "image", "num_frames": 1, "crop": 64}, "masks": [{"num_blocks": 4}]}],
+    "context_loss": {"weight": 0.5, "by_distance": True, "rises_from": 5, "rises_to": 10},
+    "optimizer": {"lr": 3e-3},
+    "masking": {"rows_per_draw": 1},
+}
+"""The 2.1 recipe at its smallest: videos and twice as many images, four levels, a context loss that comes in."""
+
+
+@pytest.fixture(scope="module")
+def mixed_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four videos and four images, each a few blocks of colour."""
+    folder = tmp_path_factory.mktemp("mixed")
+    rng = np.random.default_rng(2)
+    for name, num_frames in [*((f"video{i}", 10) for i in range(4)), *((f"image{i}", 1) for i in range(4))]:
+        blocks = rng.integers(0, 255, (1, 2, 2, 3), dtype=np.uint8).repeat(num_frames, 0)
+        write_video(folder / f"{name}.mp4", blocks.repeat(32, 1).repeat(40, 2), fps=4)
+    ingest([folder], folder / "v.zarr", config=IngestConfig(short_side=64, min_frames=1, val_fraction=0.25), workers=1)
+    return folder / "v.zarr"
+
+
+def test_the_recipe_of_2_1_learns_and_leaves_a_model_of_its_kind(mixed_store: Path, tmp_path: Path) -> None:
+    report = read_report(pretrain(mixed_store, tmp_path, config=_pretrain_config(**V21), device="cpu"), "pretrain")
+    before, after = (evaluation["loss"] for evaluation in report["evaluations"])
+    assert after < 0.9 * before
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert ["context_loss" in row for row in rows if "lr" in row] == [False] * 6 + [True] * 24
+    encoder = load_encoder(tmp_path)
+    assert isinstance(encoder, EncoderV21)
+    assert state_digest(encoder) == report["encoder"]["digest"]
+    assert isinstance(load_predictor(tmp_path), PredictorV21)
+
+
+@pytest.mark.parametrize("media", ["image", "video"])
+def test_each_kind_of_clip_is_cut_from_its_media(mixed_store: Path, media: str) -> None:
+    beside = [{"batch_size": 2, "clip": {"media": media, "num_frames": 2, "crop": 64, "fps": None}}]
+    changes = V21 | {"beside": beside, "clip": {"media": media, "num_frames": 4, "crop": 64, "fps": None}}
+    task = PretrainTask(VideoStore.open(mixed_store), _pretrain_config(**changes), device=choose_device("cpu"))
+    batch = task.batch(3, rows=range(2))
+    assert len(batch.ids) == 4
+    assert all(name.startswith(media) for name in batch.ids)
+    still = [torch.equal(part.clips[:, :, :1].expand_as(part.clips), part.clips) for part in batch.inputs]
+    assert all(still) is (media == "image")
+
+
+def test_a_store_without_what_is_asked_for_is_refused(store: Path) -> None:
+    with pytest.raises(InputError, match="image"):
+        PretrainTask(VideoStore.open(store), _pretrain_config(**V21), device=choose_device("cpu"))
+
+
+def test_rows_of_every_kind_are_the_same_whoever_asks_for_them(mixed_store: Path) -> None:
+    config = _pretrain_config(**V21, batch_size=4)
+    task = PretrainTask(VideoStore.open(mixed_store), config, device=choose_device("cpu"))
+    whole, halves = task.batch(2, rows=range(4)), [task.batch(2, rows=rows) for rows in (range(1), range(1, 4))]
+    parts = [part for half in halves for part in half.inputs]
+    for index in (0, 1):
+        one, others = ([part for part in found if part.group == index] for found in (whole.inputs, parts))
+        assert torch.equal(torch.cat([part.clips for part in one]), torch.cat([part.clips for part in others]))
+        drawn = ([ids.target_ids.tolist() for part in found for ids in part.families] for found in (one, others))
+        assert next(drawn) == next(drawn)
+    assert sorted(whole.ids) == sorted(name for half in halves for name in half.ids)
+    beside = V21["beside"][0] | {"batch_size": 3}
+    uneven = _pretrain_config(**V21 | {"beside": [beside]}, batch_size=4)
+    task = PretrainTask(VideoStore.open(mixed_store), uneven, device=choose_device("cpu"))
+    with pytest.raises(ConfigError, match="cannot be shared out"):
+        task.batch(1, rows=range(2))
+
+
 def test_zero_steps_publish_the_untrained_encoder(store: Path, tmp_path: Path) -> None:
     pretrain(store, tmp_path / "none", config=_pretrain_config(steps=0), device="cpu")
     about = json.loads((tmp_path / "none" / "model" / "config.json").read_text())["vjepa2cli"]
@@ -146,8 +223,6 @@ def test_zero_steps_publish_the_untrained_encoder(store: Path, tmp_path: Path) -
 
 
 def _digest(task: PretrainTask) -> str:
-    from vjepa2cli.models.weights import state_digest
-
     return state_digest(task.module.encoder)
 
 

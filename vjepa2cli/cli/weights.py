@@ -142,14 +142,13 @@ def initialise_weights(
 
     from vjepa2cli import config
     from vjepa2cli.artifacts.model_dir import save_model
-    from vjepa2cli.models.encoder import Encoder
-    from vjepa2cli.models.weights import state_digest, to_transformers
+    from vjepa2cli.models.weights import state_digest, to_folder
     from vjepa2cli.settings import PretrainConfig
-    from vjepa2cli.train.pretraining import encoder_spec
+    from vjepa2cli.train.networks import build_encoder
 
     settings = config.load(source, PretrainConfig, overrides=overrides or ())
-    encoder = Encoder(encoder_spec(settings), generator=torch.Generator().manual_seed(settings.seed))
-    tree, tensors = to_transformers(encoder, None)
+    encoder = build_encoder(settings, generator=torch.Generator().manual_seed(settings.seed))
+    tree, tensors = to_folder(encoder, None)
     about = tree["vjepa2cli"] | {"trained_steps": 0, "digest": state_digest(encoder)}
     save_model(out, tree | {"vjepa2cli": about}, tensors)
     console.emit({"out": str(out), "digest": about["digest"]}, str(out), as_json=as_json)

@@ -162,7 +162,7 @@ class ClipBatches:
         cut, rng = self._draw(step, row)
         indices = cut.indices
         if row < round(self._shape.static_fraction * self._batch_size):
-            indices = np.repeat(indices[:: self._tubelet_size], self._tubelet_size)
+            indices = np.repeat(indices[:: self._tubelet_size], self._tubelet_size)[: len(indices)]
         frames = self._cache.get(cut.source.key, lambda: self._read(cut.source))[indices]
         return np.asarray(
             augment_clip(

@@ -14,10 +14,15 @@ from torch import Tensor
 
 from vjepa2cli.errors import WeightsError
 from vjepa2cli.models.encoder import Encoder
+from vjepa2cli.models.encoder_v21 import EncoderV21
 from vjepa2cli.models.fitting import Stated, fit_encoder, fit_predictor
 from vjepa2cli.models.predictor import Predictor, mask_index_of_file
+from vjepa2cli.models.predictor_v21 import PredictorV21
 
 StateDict = dict[str, Tensor]
+
+MODEL_TYPE_V2_1 = "vjepa2.1"
+"""The `model_type` of a model folder that transformers has no class for."""
 
 _MASK_TOKENS = "predictor.embeddings.mask_tokens"
 
@@ -192,6 +197,22 @@ def to_transformers(encoder: Encoder, predictor: Predictor | None) -> tuple[dict
         }
         tensors |= to_transformers_names("predictor", predictor.state_dict())
     return config | {"vjepa2cli": about}, tensors
+
+
+def to_folder(encoder: Encoder | EncoderV21, predictor: Predictor | PredictorV21 | None) -> tuple[dict[str, Any], StateDict]:
+    """The config and the tensors of a model folder of ours.
+
+    Of V-JEPA 2 it is one that transformers loads; of V-JEPA 2.1, which transformers lacks, the official names follow `encoder.`
+    and `predictor.`.
+    """
+    if isinstance(encoder, Encoder) and not isinstance(predictor, PredictorV21):
+        return to_transformers(encoder, predictor)
+    networks = {"encoder": encoder} | ({} if predictor is None else {"predictor": predictor})
+    about: dict[str, Any] = {"kind": "encoder", "spec": asdict(encoder.spec)}
+    if predictor is not None:
+        about["predictor_spec"] = asdict(predictor.spec)
+    tensors = {f"{name}.{key}": tensor for name, network in networks.items() for key, tensor in network.state_dict().items()}
+    return {"model_type": MODEL_TYPE_V2_1, "vjepa2cli": about}, tensors
 
 
 def _find(name: str, options: Iterable[tuple[_Row, str]]) -> tuple[_Row, Callable[[str], str]] | None:

@@ -26,7 +26,15 @@ from vjepa2cli.models.digests import encoder_digest, state_digest
 from vjepa2cli.models.encoder import Encoder
 from vjepa2cli.models.encoder_v21 import EncoderV21
 from vjepa2cli.models.fitting import Stated, fit_ac_predictor, fit_any_encoder, fit_any_predictor, fit_probe
-from vjepa2cli.models.key_mapping import StateDict, from_transformers, stated_numbers, to_official_names, to_transformers
+from vjepa2cli.models.key_mapping import (
+    MODEL_TYPE_V2_1,
+    StateDict,
+    from_transformers,
+    stated_numbers,
+    to_folder,
+    to_official_names,
+    to_transformers,
+)
 from vjepa2cli.models.pixels import PixelEncoder, PixelSpec
 from vjepa2cli.models.predictor import Predictor
 from vjepa2cli.models.predictor_v21 import PredictorV21
@@ -42,6 +50,7 @@ __all__ = [
     "load_probe",
     "load_world_model_parts",
     "state_digest",
+    "to_folder",
     "to_transformers",
 ]
 
@@ -243,6 +252,9 @@ def _read_folder(path: Path) -> Checkpoint:
     if kind in ("ac_predictor", "probe"):
         numbers = about.get("spec") or {"num_heads": about["num_heads"]}
         return Checkpoint(str(folder), {kind: tensors}, {kind: numbers}, config)
+    if config.get("model_type") == MODEL_TYPE_V2_1:
+        specs = {"encoder": about["spec"]} | ({"predictor": about["predictor_spec"]} if "predictor_spec" in about else {})
+        return Checkpoint(str(folder), _networks(tensors, str(folder)), specs, config)
     if config.get("model_type") != "vjepa2":
         raise WeightsError(f"{folder}: holds a model of type {config.get('model_type')!r}, not 'vjepa2'")
     stated = stated_numbers(config)

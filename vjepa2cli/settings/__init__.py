@@ -6,11 +6,15 @@ from pydantic import Field
 
 from vjepa2cli.settings.pretraining import (
     ClipConfig,
+    ContextLossConfig,
     EmaConfig,
     EncoderConfig,
+    GroupConfig,
     MaskConfig,
+    MaskingConfig,
     PredictorConfig,
     PretrainConfig,
+    ReleasedQuirksConfig,
 )
 from vjepa2cli.settings.sections import Count, Fraction, Positive, Range, Section, Seed, StepConfig
 from vjepa2cli.settings.training import OptimizerConfig, ScheduleConfig, TrainingConfig
@@ -21,12 +25,15 @@ __all__ = [
     "CemConfig",
     "ClipConfig",
     "CollectConfig",
+    "ContextLossConfig",
     "EmaConfig",
     "EncodeConfig",
     "EncoderConfig",
     "EvaluateConfig",
+    "GroupConfig",
     "IngestConfig",
     "MaskConfig",
+    "MaskingConfig",
     "MotionMix",
     "OptimizerConfig",
     "PlanConfig",
@@ -35,6 +42,7 @@ __all__ = [
     "PredictorConfig",
     "PretrainConfig",
     "ProbeConfig",
+    "ReleasedQuirksConfig",
     "ReportConfig",
     "ScheduleConfig",
     "Section",

@@ -77,7 +77,8 @@ def _train_step(task: Task, run: RunDirectory, *, engine: Engine, config: Traini
     began = time.monotonic()
     rate = learning_rate(step, total=config.steps, peak=config.optimizer.lr, schedule=config.schedule)
     engine.set_learning_rate(rate / config.optimizer.lr)
-    inputs, terms = task.batch(step, rows=engine.rows).inputs, task.module.terms
+    batch = task.batch(step, rows=engine.rows)
+    inputs, terms = batch.inputs, batch.terms or task.module.terms
     counts = engine.total(task.module.counts(inputs).to(engine.device))
     sums = engine.sums(inputs)
     values = named_means(engine.total(sums), counts, terms)

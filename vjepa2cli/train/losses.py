@@ -18,10 +18,14 @@ class Term:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a module takes, and what each of its rows was cut from, such as `video 3:19:2`."""
+    """What a module takes, and what each of its rows was cut from, such as `video 3:19:2`.
+
+    `terms` are the module's with the weights of this step, where those change.
+    """
 
     inputs: Any
     ids: tuple[str, ...]
+    terms: tuple[Term, ...] = ()
 
 
 class LossModule(nn.Module):
@@ -55,5 +59,7 @@ def named_means(sums: Tensor, counts: Tensor, terms: Sequence[Term]) -> dict[str
     values = {"loss": sum(term.weight * mean for term, mean in zip(terms, means, strict=True))}
     for name in dict.fromkeys(term.name for term in terms):
         chosen = [(term.weight, mean) for term, mean in zip(terms, means, strict=True) if term.name == name]
-        values[name] = sum(weight * mean for weight, mean in chosen) / sum(weight for weight, _ in chosen)
+        total = sum(weight for weight, _ in chosen)
+        if total > 0:  # a term that weighs nothing at this step has nothing to say
+            values[name] = sum(weight * mean for weight, mean in chosen) / total
     return values

@@ -3,185 +3,80 @@
 Source: Assran et al. 2025 (arXiv:2506.09985), section 2; app/vjepa/train.py of facebookresearch/vjepa2.
 """
 
-import copy
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from vjepa2cli import config as configs
 from vjepa2cli.artifacts.model_dir import save_model
 from vjepa2cli.artifacts.provenance import provenance
 from vjepa2cli.artifacts.reports import write_report
 from vjepa2cli.artifacts.video_store import VideoStore
-from vjepa2cli.data.batches import ClipBatches, ClipSource, fixed_clips, mix_seed
-from vjepa2cli.data.masking import MaskIds, sample_masks
-from vjepa2cli.models.encoder import Encoder, EncoderSpec
-from vjepa2cli.models.predictor import Predictor, PredictorSpec
-from vjepa2cli.models.weights import state_digest, to_transformers
+from vjepa2cli.data.batches import ClipBatches, ClipSource, Pixels, fixed_clips, mix_seed
+from vjepa2cli.data.mask_batches import MaskBatches
+from vjepa2cli.data.masking import MaskIds
+from vjepa2cli.errors import ConfigError, InputError
+from vjepa2cli.models.weights import state_digest, to_folder
 from vjepa2cli.progress import SILENT, Progress
-from vjepa2cli.registry import SIZES
 from vjepa2cli.settings import PretrainConfig
-from vjepa2cli.tokens import TokenGrid
-from vjepa2cli.train.engine import Engine, autocast, choose_device, start_process_group
+from vjepa2cli.train.engine import Engine, choose_device, start_process_group
 from vjepa2cli.train.health import content_rank, feature_std
 from vjepa2cli.train.loop import decay_groups, fit
-from vjepa2cli.train.losses import Batch, LossModule, Term
+from vjepa2cli.train.losses import Batch
+from vjepa2cli.train.networks import build_encoder, build_predictor, clip_grid
+from vjepa2cli.train.objective import MaskedClips, PretrainModule, family_losses, loss_terms
 from vjepa2cli.train.run_directory import RunDirectory
-from vjepa2cli.train.schedules import ema_momentum
+from vjepa2cli.train.schedules import context_loss_share, ema_momentum
 
 _EVALUATION_CLIPS = 32
 _EVALUATION_BATCH = 8
 _EVALUATION_STEP = 2**40
 
 
-class PretrainModule(LossModule):
-    """Context encoder, predictor and EMA target encoder; each family of masks has a term, and another for its context."""
-
-    def __init__(
-        self, encoder: Encoder, predictor: Predictor, *, num_families: int, context_loss_weight: float, precision: str
-    ) -> None:
-        """The target encoder starts as a copy of the encoder and receives no gradient."""
-        super().__init__()
-        self.encoder, self.predictor = encoder, predictor
-        self.target_encoder = copy.deepcopy(encoder).requires_grad_(False)
-        self._precision = precision
-        target = Term("target_loss", 1 / num_families)
-        context = [Term("context_loss", context_loss_weight / num_families)] if context_loss_weight else []
-        self.terms = (target, *context) * num_families
-
-    def counts(self, inputs: tuple[Tensor, Sequence[MaskIds]]) -> Tensor:
-        """Target tokens, and where the context has a loss its tokens, of each family."""
-        _, masks = inputs
-        tokens = [(ids.target_ids.numel(), ids.context_ids.numel()) for ids in masks]
-        return torch.tensor(tokens, dtype=torch.float64)[:, : self._terms_per_family].flatten()
-
-    def forward(self, inputs: tuple[Tensor, Sequence[MaskIds]]) -> Tensor:
-        """Sums over tokens of the absolute error, of clips [B, 3, F, Y, X] under each family of masks."""
-        clip, masks = inputs
-        with autocast(self._precision, clip.device):
-            target = self.target_features(clip)
-            return torch.stack([term for index, ids in enumerate(masks) for term in self._mask_loss(clip, target, ids, index)])
-
-    @property
-    def _terms_per_family(self) -> int:
-        return len({term.name for term in self.terms})
-
-    @torch.no_grad()
-    def target_features(self, clip: Tensor) -> Tensor:
-        """What is predicted: the target encoder's tokens, layer-normed once more without an affine map, [B, N, D] float32."""
-        tokens = self.target_encoder(clip).float()
-        return F.layer_norm(tokens, tokens.shape[-1:])
-
-    def _mask_loss(self, clip: Tensor, target: Tensor, ids: MaskIds, index: int) -> list[Tensor]:
-        grid = self.encoder.grid(clip)
-        context = self.encoder(clip, ids.context_ids)
-        predicted, restored = self.predictor(
-            context,
-            ids.context_ids,
-            ids.target_ids,
-            grid=grid,
-            mask_index=index % self.predictor.spec.num_mask_tokens,
-            return_context=True,
-        )
-        pairs = ((predicted, ids.target_ids), (restored, ids.context_ids))
-        return [_error(tokens, _gather(target, chosen)) for tokens, chosen in pairs[: self._terms_per_family]]
-
-    @torch.no_grad()
-    def update_target(self, momentum: float) -> None:
-        """Move the target encoder toward the encoder: target = momentum * target + (1 - momentum) * encoder, in float32."""
-        torch._foreach_lerp_(list(self.target_encoder.parameters()), list(self.encoder.parameters()), 1 - momentum)
-
-
-def _error(predicted: Tensor, target: Tensor) -> Tensor:
-    """Absolute error, mean over dimensions and sum over tokens."""
-    return (predicted.float() - target).abs().mean(dim=-1).sum()
-
-
-def _gather(tokens: Tensor, ids: Tensor) -> Tensor:
-    return tokens.gather(1, ids[..., None].expand(-1, -1, tokens.shape[-1]))
-
-
-def encoder_spec(config: PretrainConfig) -> EncoderSpec:
-    """The encoder that a config describes; a named size takes its numbers from the registry."""
-    chosen = config.encoder
-    size = chosen if chosen.size == "custom" else SIZES[chosen.size]
-    return EncoderSpec(
-        embed_dim=size.embed_dim,
-        depth=size.depth,
-        num_heads=size.num_heads,
-        mlp_ratio=size.mlp_ratio,
-        patch_size=chosen.patch_size,
-        tubelet_size=chosen.tubelet_size,
-        crop=config.clip.crop,
-        num_frames=config.clip.num_frames,
-    )
-
-
 class PretrainTask:
     """The pretraining Task of the one training loop."""
 
     def __init__(self, store: VideoStore, config: PretrainConfig, *, device: torch.device) -> None:
+        """Raises InputError where the store holds nothing of a kind that the config asks for."""
         self._config, self._device = config, device
-        spec = encoder_spec(config)
-        self._grid = TokenGrid.from_pixels(
-            config.clip.num_frames, config.clip.crop, config.clip.crop, patch_size=spec.patch_size, tubelet_size=spec.tubelet_size
-        )
         generator = torch.Generator().manual_seed(config.seed)
-        encoder = Encoder(spec, generator=generator)
-        encoder.activation_checkpointing = config.encoder.activation_checkpointing
-        chosen = config.predictor
-        predictor = Predictor(
-            PredictorSpec(
-                encoder_dim=spec.embed_dim,
-                embed_dim=chosen.embed_dim,
-                depth=chosen.depth,
-                num_heads=chosen.num_heads,
-                mlp_ratio=chosen.mlp_ratio,
-                num_mask_tokens=chosen.num_mask_tokens,
-            ),
-            generator=generator,
-        )
+        encoder, predictor = build_encoder(config, generator=generator), build_predictor(config, generator=generator)
+        self._losses = family_losses(config)
         self.module = PretrainModule(
-            encoder,
-            predictor,
-            num_families=len(config.masks),
-            context_loss_weight=config.context_loss_weight,
-            precision=config.precision,
+            encoder, predictor, losses=self._losses, by_distance=config.context_loss.by_distance, precision=config.precision
         ).to(device)
 
         def read(source: ClipSource) -> npt.NDArray[np.uint8]:
             return store.frames(source.key, 0, source.num_frames)
 
-        train, held_out = (_sources(store, split) for split in ("train", "val"))
-        self._batches = ClipBatches(
-            train, read, shape=config.clip, tubelet_size=spec.tubelet_size, batch_size=config.batch_size, seed=config.seed
-        )
-        self._evaluation = fixed_clips(held_out or train, read, shape=config.clip, count=_EVALUATION_CLIPS)
+        self._groups = []
+        for index, group in enumerate(config.groups):
+            found = _sources(store, "train", group.clip.media)
+            if not found:
+                key = "clip" if index == 0 else f"beside.{index - 1}.clip"
+                kind = "video" if group.clip.media == "any" else group.clip.media
+                raise InputError(f"{store.path}: holds no {kind} to train on; ingest some, or change {key}.media")
+            self._groups.append(_Group.of(config, index, found, read))
+        held_out = _sources(store, "val", config.clip.media) or _sources(store, "train", config.clip.media)
+        self._evaluation = fixed_clips(held_out, read, shape=config.clip, count=_EVALUATION_CLIPS)
 
     def param_groups(self) -> list[dict[str, Any]]:
         """Encoder and predictor, matrices with weight decay and the rest without."""
         optimizer = self._config.optimizer
         return decay_groups(self.module, peak_lr=optimizer.lr, weight_decay=optimizer.weight_decay)
 
-    def _masks(self, step: int, count: int, rows: range) -> list[MaskIds]:
-        drawn = []
-        for family, shape in enumerate(self._config.masks):
-            generator = torch.Generator().manual_seed(mix_seed(self._config.seed, step, family))
-            ids = sample_masks(count, self._grid, shape=shape, generator=generator)
-            chosen = slice(rows.start, rows.stop)
-            drawn.append(MaskIds(ids.context_ids[chosen].to(self._device), ids.target_ids[chosen].to(self._device)))
-        return drawn
-
     def batch(self, step: int, *, rows: range) -> Batch:
-        """Clips and one set of masks a family; drawn for the whole batch, so the number of processes changes nothing."""
-        clip = self._batches.batch(step, rows=rows).to(self._device)
-        return Batch((clip, self._masks(step, self._config.batch_size, rows)), self._batches.ids(step, rows=rows))
+        """Clips of every kind and their masks; drawn for the whole batch, so the number of processes changes nothing."""
+        parts = [part for group in self._groups for part in group.masked_clips(step, rows, self._device)]
+        ids = tuple(name for group in self._groups for name in group.ids(step, rows))
+        share = context_loss_share(step, self._config.context_loss)
+        return Batch(parts, ids, loss_terms(family_losses(self._config, context_share=share)))
 
     def after_step(self, step: int) -> None:
         """Update the target encoder."""
@@ -191,18 +86,87 @@ class PretrainTask:
     def evaluate(self, step: int) -> dict[str, float]:
         """Loss under fixed masks, and rank and spread of the target features, on fixed held-out clips; `step` plays no part."""
         losses, features = [], []
+        masks = replace(self._groups[0].masks, batch_size=_EVALUATION_BATCH, rows_per_draw=None)
         for start in range(0, len(self._evaluation), _EVALUATION_BATCH):
             part = self._evaluation[start : start + _EVALUATION_BATCH]
-            clip = part.to(self._device)
-            masks = self._masks(_EVALUATION_STEP, len(part), range(len(part)))
-            losses.append(self.module.mean_loss((clip, masks)) * len(part))
-            features.append(self.module.target_features(clip).cpu())
+            clips = part.to(self._device)
+            ((_, families),) = masks.draws(_EVALUATION_STEP, rows=range(len(part)))
+            losses.append(self.module.mean_loss([MaskedClips(clips, _on(families, self._device))]) * len(part))
+            features.append(self.module.target_features(clips).cpu())
         tokens = torch.cat(features)
-        return {"loss": sum(losses) / len(tokens), "rank": content_rank(tokens), "std": feature_std(tokens)}
+        share = sum(family.weight for family in self._losses[0])  # of the loss that clips of the first kind make up
+        return {"loss": sum(losses) / len(tokens) / share, "rank": content_rank(tokens), "std": feature_std(tokens)}
 
 
-def _sources(store: VideoStore, split: str) -> list[ClipSource]:
-    return [ClipSource(entry.key, entry.num_frames, entry.fps) for entry in store.entries if entry.split == split]
+@dataclass(frozen=True)
+class _Group:
+    """Clips of one kind and their masks, as functions of the step."""
+
+    index: int
+    clips: ClipBatches
+    masks: MaskBatches
+    batch_size: int
+
+    @classmethod
+    def of(cls, config: PretrainConfig, index: int, sources: list[ClipSource], read: Callable[[ClipSource], Pixels]) -> Self:
+        """The kind of clip at `index` in a config; `sources` are its videos or images."""
+        group, spec = config.groups[index], config.encoder
+        clips = ClipBatches(
+            sources,
+            read,
+            shape=group.clip,
+            tubelet_size=spec.tubelet_size,
+            batch_size=group.batch_size,
+            seed=mix_seed(config.seed, index) if index else config.seed,
+        )
+        masks = MaskBatches(
+            clip_grid(config, index),
+            group.masks,
+            batch_size=group.batch_size,
+            seed=config.seed,
+            group=index,
+            kept=config.masking.kept,
+            rows_per_draw=config.masking.rows_per_draw,
+            correlated=config.released_quirks.correlated_masks,
+        )
+        return cls(index, clips, masks, config.batch_size)
+
+    def masked_clips(self, step: int, rows: range, device: torch.device) -> list[MaskedClips]:
+        """What goes with these rows of the batch, a part for each draw of masks."""
+        own = self._own(rows)
+        clips = self.clips.batch(step, rows=own).to(device)
+        return [
+            MaskedClips(clips[touched.start - own.start : touched.stop - own.start], _on(families, device), self.index)
+            for touched, families in self.masks.draws(step, rows=own)
+        ]
+
+    def ids(self, step: int, rows: range) -> tuple[str, ...]:
+        """Where the clips are cut from."""
+        return self.clips.ids(step, rows=self._own(rows))
+
+    def _own(self, rows: range) -> range:
+        """The rows of this kind that go with rows of the first kind: the same share of its batch."""
+        size = self.masks.batch_size
+        if rows.start * size % self.batch_size or rows.stop * size % self.batch_size:
+            raise ConfigError(
+                f"beside.{self.index - 1}.batch_size: {size} cannot be shared out like batch_size: {self.batch_size}, of which "
+                f"{len(rows)} are taken at a time; choose a multiple of {self.batch_size // math.gcd(self.batch_size, len(rows))}"
+            )
+        return range(rows.start * size // self.batch_size, rows.stop * size // self.batch_size)
+
+
+def _on(families: Sequence[MaskIds], device: torch.device) -> list[MaskIds]:
+    return [MaskIds(ids.context_ids.to(device), ids.target_ids.to(device)) for ids in families]
+
+
+def _sources(store: VideoStore, split: str, media: str) -> list[ClipSource]:
+    """The videos of a split, the images (videos of one frame), or both."""
+    wanted = {"any": (True, False), "image": (True,), "video": (False,)}[media]
+    return [
+        ClipSource(entry.key, entry.num_frames, entry.fps)
+        for entry in store.entries
+        if entry.split == split and (entry.num_frames == 1) in wanted
+    ]
 
 
 def pretrain(store: Path, run_dir: Path, *, config: PretrainConfig, device: str = "auto", progress: Progress = SILENT) -> Path:
@@ -229,7 +193,7 @@ def _publish(
     module: PretrainModule, run: RunDirectory, *, config: PretrainConfig, origin: dict[str, Any], seconds: float
 ) -> None:
     """Write the shareable model (the EMA encoder and the predictor), then the report, last."""
-    tree, tensors = to_transformers(module.target_encoder, module.predictor)
+    tree, tensors = to_folder(module.target_encoder, module.predictor)
     about = tree["vjepa2cli"] | {
         "trained_steps": config.steps,
         "provenance": origin,

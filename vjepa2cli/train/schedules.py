@@ -2,7 +2,7 @@
 
 import math
 
-from vjepa2cli.settings import EmaConfig, ScheduleConfig
+from vjepa2cli.settings import ContextLossConfig, EmaConfig, ScheduleConfig
 
 
 def learning_rate(step: int, *, total: int, peak: float, schedule: ScheduleConfig) -> float:
@@ -24,3 +24,14 @@ def learning_rate(step: int, *, total: int, peak: float, schedule: ScheduleConfi
 def ema_momentum(step: int, *, total: int, ema: EmaConfig) -> float:
     """Momentum of the target encoder after update `step` (1-based)."""
     return ema.start + (step - 1) / max(1, total - 1) * (ema.end - ema.start)
+
+
+def context_loss_share(step: int, loss: ContextLossConfig) -> float:
+    """The share of its full weight that the context loss has in update `step` (1-based).
+
+    Source: `lambda_progressive` in app/vjepa_2_1/train.py of facebookresearch/vjepa2.
+    """
+    done = step - 1
+    if done >= loss.rises_to:
+        return 1.0
+    return max(0.0, (done - loss.rises_from) / (loss.rises_to - loss.rises_from))
