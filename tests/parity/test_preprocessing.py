@@ -10,7 +10,8 @@ import torch
 from torch.nn import functional
 
 import vjepa2cli as vj
-from vjepa2cli.data.transforms import IMAGE_MEAN, IMAGE_STD, crop_geometry
+from vjepa2cli.data.cropping import crop_geometry
+from vjepa2cli.data.transforms import IMAGE_MEAN, IMAGE_STD
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

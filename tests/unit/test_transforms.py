@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from vjepa2cli.data.transforms import IMAGE_MEAN, IMAGE_STD, augment_clip, crop_geometry, frame_transform, preprocess
+from vjepa2cli.data.cropping import crop_geometry
+from vjepa2cli.data.transforms import IMAGE_MEAN, IMAGE_STD, augment_clip, frame_transform, preprocess
 from vjepa2cli.data.video import Clip
 from vjepa2cli.errors import VideoError
 

@@ -1,7 +1,6 @@
 """From decoded frames to what a network reads: normalised float32, channels first, at the crop of the model."""
 
 import math
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -9,47 +8,14 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from vjepa2cli.data.video import Clip, resize
-from vjepa2cli.errors import VideoError
+from vjepa2cli.data.cropping import Box, check_frames, evaluation_crop
+from vjepa2cli.data.video import Clip
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 
 _WIDE_ASPECT = 1.35
 _CROP_TRIES = 10
-
-Box = tuple[int, int, int, int]
-
-
-@dataclass(frozen=True)
-class CropGeometry:
-    """What an evaluation crop shows: the frame is resized to `size` (height, width), and `box` of that is kept."""
-
-    size: tuple[int, int]
-    box: Box
-
-
-def crop_geometry(height: int, width: int, *, crop: int | tuple[int, int]) -> CropGeometry:
-    """The released evaluation geometry of a frame of height x width pixels, for a square or a (height, width) crop.
-
-    The shorter side becomes int(256 / 224 of the crop's shorter side), the other one keeps the aspect, rounded down; the crop is
-    central, where half a pixel goes to the even side. A crop that is longer than that frame, which the released crop refuses and
-    transformers pads with black, enlarges the frame until it covers the crop.
-    Source: facebookresearch/vjepa2, evals/video_classification_frozen/utils.py and src/datasets/utils/video/transforms.py.
-    """
-    crop_height, crop_width = (crop, crop) if isinstance(crop, int) else crop
-    if min(crop_height, crop_width) < 1:
-        raise VideoError(f"crop: {crop_height} x {crop_width} holds no pixel; give a height and a width of at least 1")
-    short = min(crop_height, crop_width) * 256 // 224
-    size = (short * height // width, short) if width < height else (short, short * width // height)
-    if size[0] < crop_height or size[1] < crop_width:
-        if crop_width * height > crop_height * width:
-            size = (crop_width * height // width, crop_width)
-        else:
-            size = (crop_height, crop_height * width // height)
-    # Python's round, to even, as in the released centre crop.
-    top, left = round((size[0] - crop_height) / 2), round((size[1] - crop_width) / 2)
-    return CropGeometry(size, (top, left, crop_height, crop_width))
 
 
 def preprocess(clip: Clip, *, crop: int | tuple[int, int] = 256) -> torch.Tensor:
@@ -58,10 +24,13 @@ def preprocess(clip: Clip, *, crop: int | tuple[int, int] = 256) -> torch.Tensor
     `crop` is a side, or (height, width). Returns float32 [3, F, height, width]. The resampling is that of the released
     evaluations, OpenCV's bilinear without antialiasing, also where it shrinks; transformers' processor averages there.
     """
-    _check(clip.pixels)
-    geometry = crop_geometry(*clip.pixels.shape[1:3], crop=crop)
-    pixels = resize(clip.pixels, geometry.size, method="bilinear")
-    return _normalised(pixels, geometry.box, geometry.box[2:]).transpose(0, 1)
+    return normalise(torch.from_numpy(evaluation_crop(clip.pixels, crop=crop)).movedim(-1, 0))
+
+
+def normalise(pixels: torch.Tensor) -> torch.Tensor:
+    """Levels 0 to 255, [3, F, Y, X] or [B, 3, F, Y, X] -> float32 of the same shape, by the statistics of ImageNet."""
+    mean, std = (torch.tensor(values, device=pixels.device).view(3, 1, 1, 1) * 255 for values in (IMAGE_MEAN, IMAGE_STD))
+    return (pixels.to(torch.float32, memory_format=torch.contiguous_format) - mean) / std
 
 
 def frame_transform(frames: NDArray[np.uint8], *, crop: int, geometry: Literal["centre", "wide"] = "centre") -> torch.Tensor:
@@ -70,7 +39,7 @@ def frame_transform(frames: NDArray[np.uint8], *, crop: int, geometry: Literal["
     "centre" is the central square; "wide" is the released V-JEPA 2-AC geometry, the central region of aspect 1.35 squashed
     to a square. Bilinear without averaging. Source: facebookresearch/vjepa2, app/vjepa_droid/transforms.py.
     """
-    _check(frames)
+    check_frames(frames)
     height, width = frames.shape[1:3]
     if geometry == "centre":
         side = min(height, width)
@@ -94,15 +63,10 @@ def augment_clip(
     `scale` is the share of the area, `aspect_ratio` width over height, `flip` a probability; `rng` decides everything.
     Source: facebookresearch/vjepa2, src/datasets/utils/video/transforms.py, random_resized_crop.
     """
-    _check(frames)
+    check_frames(frames)
     box = _random_box(frames.shape[1], frames.shape[2], rng, scale, aspect_ratio)
     clip = _normalised(frames, box, (crop, crop)).transpose(0, 1)
     return clip.flip(-1) if rng.random() < flip else clip
-
-
-def _check(frames: NDArray[np.uint8]) -> None:
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
-        raise VideoError(f"frames: {frames.dtype} {list(frames.shape)} is not uint8 [F, Y, X, 3]")
 
 
 def _normalised(frames: NDArray[np.uint8], box: Box, size: tuple[int, int]) -> torch.Tensor:
@@ -112,9 +76,7 @@ def _normalised(frames: NDArray[np.uint8], box: Box, size: tuple[int, int]) -> t
     x = torch.from_numpy(cut).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)  # [F, 3, Y, X]
     if x.shape[-2:] != size:
         x = functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
-    mean = torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1)
-    std = torch.tensor(IMAGE_STD).view(1, 3, 1, 1)
-    return (x - mean * 255) / (std * 255)
+    return normalise(x.transpose(0, 1)).transpose(0, 1)
 
 
 def _random_box(
