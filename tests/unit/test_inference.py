@@ -64,10 +64,18 @@ def test_what_all_keys_share_does_not_drown_the_scores() -> None:
     assert error(attend_by_head(q, shifted, v), exact) < 0.01 < 0.1 < drowned
 
 
-def test_gradients_flow_where_they_are_asked_for() -> None:
-    q, k, v = (part.bfloat16().requires_grad_() for part in queries_keys_values())
-    attend(q, k, v).float().square().sum().backward()
-    assert all(part.grad is not None and part.grad.abs().sum() > 0 for part in (q, k, v))
+@pytest.mark.parametrize("num_tokens", [40, 300, 520])
+@pytest.mark.parametrize("causal", [False, True])
+def test_gradients_in_bfloat16_are_those_of_the_fused_kernel(num_tokens: int, causal: bool) -> None:
+    mask = torch.ones(num_tokens, num_tokens, dtype=torch.bool).tril() if causal else None
+    inputs = [part.bfloat16().requires_grad_() for part in queries_keys_values(num_tokens)]
+    exact = [part.detach().float().requires_grad_() for part in inputs]
+    attend(*inputs, mask).float().square().sum().backward()
+    F.scaled_dot_product_attention(*exact, attn_mask=mask).square().sum().backward()
+    for part, reference in zip(inputs, exact, strict=True):
+        assert part.grad is not None
+        assert reference.grad is not None
+        assert F.cosine_similarity(part.grad.float().flatten(), reference.grad.flatten(), dim=0) > 0.999
 
 
 @pytest.mark.parametrize(
