@@ -214,12 +214,83 @@ def test_rows_of_every_kind_are_the_same_whoever_asks_for_them(mixed_store: Path
         task.batch(1, rows=range(2))
 
 
+COOLDOWN: dict[str, Any] = {"clip": {"num_frames": 8, "fps": None, "crop": 96}, "continues": True, "steps": 2, "seed": 1}
+
+
+@pytest.mark.parametrize("tree", [{}, {key: V21[key] for key in ("encoder", "predictor")}], ids=["2", "2.1"])
+def test_a_cooldown_takes_up_the_networks_of_a_model_at_another_resolution_and_length(
+    store: Path, tmp_path: Path, tree: dict[str, Any]
+) -> None:
+    pretrain(store, tmp_path / "first", config=_pretrain_config(**tree), device="cpu")
+    config = _pretrain_config(**tree | COOLDOWN)
+    task = PretrainTask(VideoStore.open(store), config, device=choose_device("cpu"))
+    initial = task.begin_from(str(tmp_path / "first" / "model"))
+    assert (initial.trained_steps, initial.checkpoint) == (6, None)
+    assert state_digest(task.module.encoder) == state_digest(task.module.target_encoder) == _digest_of(tmp_path / "first")
+    assert state_digest(task.module.predictor) == state_digest(load_predictor(tmp_path / "first"))
+    pretrain(store, tmp_path / "second", config=config, init_from=str(tmp_path / "first" / "model"), device="cpu")
+    about = json.loads((tmp_path / "second" / "model" / "config.json").read_text())["vjepa2cli"]
+    assert (about["trained_steps"], about["spec"]["crop"], about["spec"]["num_frames"]) == (8, 96, 8)
+
+
+def test_a_run_that_goes_on_with_another_is_the_undisturbed_one(store: Path, tmp_path: Path) -> None:
+    pretrain(store, tmp_path / "whole", config=_pretrain_config(), device="cpu")
+    pretrain(store, tmp_path / "first", config=_pretrain_config(steps=4), device="cpu")
+    rest = _pretrain_config(steps=2, continues=True)
+    pretrain(store, tmp_path / "rest", config=rest, init_from=str(tmp_path / "first"), device="cpu")
+    assert _model_bytes(tmp_path / "rest") == _model_bytes(tmp_path / "whole")
+    replayed = _pretrain_config(steps=2, continues=True, released_quirks={"replayed_draws": True})
+    pretrain(store, tmp_path / "replayed", config=replayed, init_from=str(tmp_path / "first"), device="cpu")
+    assert _model_bytes(tmp_path / "replayed") != _model_bytes(tmp_path / "whole")
+
+
+def test_a_run_that_goes_on_with_another_takes_its_own_rate_and_decay(store: Path, tmp_path: Path) -> None:
+    pretrain(store, tmp_path / "first", config=_pretrain_config(steps=2), device="cpu")
+    before = load_predictor(tmp_path / "first").predictor_embed.bias
+    config = _pretrain_config(steps=1, optimizer={"lr": 1e-9, "weight_decay": 0.0})
+    pretrain(store, tmp_path / "second", config=config, init_from=str(tmp_path / "first"), device="cpu")
+    torch.testing.assert_close(load_predictor(tmp_path / "second").predictor_embed.bias, before, rtol=0, atol=1e-7)
+
+
+def test_a_replayed_run_begins_again_at_the_first_clips_and_masks(store: Path, tmp_path: Path) -> None:
+    pretrain(store, tmp_path / "first", config=_pretrain_config(), device="cpu")
+
+    def first_draw(replayed: bool, *, continued: bool = True) -> tuple[tuple[str, ...], list[int]]:
+        config = _pretrain_config(released_quirks={"replayed_draws": replayed})
+        task = PretrainTask(VideoStore.open(store), config, device=choose_device("cpu"))
+        if continued:
+            task.begin_from(str(tmp_path / "first"))
+        batch = task.batch(1, rows=range(2))
+        return batch.ids, batch.inputs[0].families[0].context_ids.flatten().tolist()
+
+    assert first_draw(replayed=True) == first_draw(replayed=False, continued=False)
+    assert first_draw(replayed=False) != first_draw(replayed=True)
+
+
+def test_another_network_than_the_config_describes_is_refused(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--init-from"):
+        pretrain(store, tmp_path / "none", config=_pretrain_config(continues=True), device="cpu")
+    pretrain(store, tmp_path / "first", config=_pretrain_config(steps=0), device="cpu")
+    for source in (tmp_path / "first", tmp_path / "first" / "model"):
+        deeper = _pretrain_config(encoder={"embed_dim": 24, "depth": 4, "num_heads": 2})
+        with pytest.raises(ConfigError, match="its encoder has depth 2, the config says 4"):
+            pretrain(store, tmp_path / "second", config=deeper, init_from=str(source), device="cpu")
+        other = _pretrain_config(encoder=V21["encoder"])
+        with pytest.raises(ConfigError, match=r"encoder\.architecture"):
+            pretrain(store, tmp_path / "second", config=other, init_from=str(source), device="cpu")
+    assert not (tmp_path / "second").exists()
+
+
 def test_zero_steps_publish_the_untrained_encoder(store: Path, tmp_path: Path) -> None:
     pretrain(store, tmp_path / "none", config=_pretrain_config(steps=0), device="cpu")
     about = json.loads((tmp_path / "none" / "model" / "config.json").read_text())["vjepa2cli"]
     assert about["trained_steps"] == 0
     task = PretrainTask(VideoStore.open(store), _pretrain_config(), device=choose_device("cpu"))
     assert about["digest"] == _digest(task)
+
+
+def _digest_of(source: Path) -> str:
+    return state_digest(load_encoder(source))
 
 
 def _digest(task: PretrainTask) -> str:

@@ -136,6 +136,12 @@ def pretrain(
     run_dir: RunDir,
     config: Annotated[str, _config_option("pretrain")] = "tiny-pretrain",
     overrides: Overrides = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE", help="Begin with a run directory's newest checkpoint, or with a model: a folder, file or name."
+        ),
+    ] = None,
     device: Device = "auto",
     replace: Replace = False,
     as_json: Json = False,
@@ -148,7 +154,9 @@ def pretrain(
 
     with console.step_output(run_dir) as progress:
         path = _start_or_replace(
-            lambda: run(store, run_dir, config=settings, device=_device(device), progress=progress), run_dir, replace=replace
+            lambda: run(store, run_dir, config=settings, init_from=init_from, device=_device(device), progress=progress),
+            run_dir,
+            replace=replace,
         )
     _emit_report(path, as_json=as_json)
 

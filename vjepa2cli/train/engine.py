@@ -184,7 +184,11 @@ class Engine:
         self.barrier()
 
     def load(self, folder: Path) -> None:
-        """Read the whole state; raises TrainingError where the checkpoint does not fit this run."""
+        """Read the whole state; raises TrainingError where the checkpoint does not fit this run.
+
+        Rates, decay and the like stay this run's, which may go on with another.
+        """
+        settings = [{key: group[key] for key in group if key != "params"} for group in self._engine.optimizer.param_groups]
         try:
             with _quiet():
                 path, _ = self._engine.load_checkpoint(str(folder), tag=_TAG)
@@ -194,6 +198,8 @@ class Engine:
             ) from None
         if path is None:
             raise TrainingError(f"{folder}: holds no checkpoint; remove it to resume from an earlier one")
+        for group, own in zip(self._engine.optimizer.param_groups, settings, strict=True):
+            group.update(own)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from vjepa2cli.progress import SILENT, Progress
 from vjepa2cli.settings import PretrainConfig
 from vjepa2cli.train.engine import Engine, choose_device, start_process_group
 from vjepa2cli.train.health import content_rank, feature_std
+from vjepa2cli.train.initial import Initial, continue_run, give_weights
 from vjepa2cli.train.loop import decay_groups, fit
 from vjepa2cli.train.losses import Batch
 from vjepa2cli.train.networks import build_encoder, build_predictor, clip_grid
@@ -44,7 +45,7 @@ class PretrainTask:
 
     def __init__(self, store: VideoStore, config: PretrainConfig, *, device: torch.device) -> None:
         """Raises InputError where the store holds nothing of a kind that the config asks for."""
-        self._config, self._device = config, device
+        self._config, self._device, self._steps_before = config, device, 0
         generator = torch.Generator().manual_seed(config.seed)
         encoder, predictor = build_encoder(config, generator=generator), build_predictor(config, generator=generator)
         self._losses = family_losses(config)
@@ -66,6 +67,16 @@ class PretrainTask:
         held_out = _sources(store, "val", config.clip.media) or _sources(store, "train", config.clip.media)
         self._evaluation = fixed_clips(held_out, read, shape=config.clip, count=_EVALUATION_CLIPS)
 
+    def begin_from(self, source: str) -> Initial:
+        """Begin with the weights of a model, or with what went into the newest checkpoint of a run, which is still to be loaded.
+
+        Clips, masks and the context loss go on where the source ended, unless a quirk begins them again.
+        """
+        initial = continue_run(Path(source), self._config) or give_weights(source, self.module, config=self._config)
+        if not self._config.released_quirks.replayed_draws:
+            self._steps_before = initial.trained_steps
+        return initial
+
     def param_groups(self) -> list[dict[str, Any]]:
         """Encoder and predictor, matrices with weight decay and the rest without."""
         optimizer = self._config.optimizer
@@ -73,6 +84,7 @@ class PretrainTask:
 
     def batch(self, step: int, *, rows: range) -> Batch:
         """Clips of every kind and their masks; drawn for the whole batch, so the number of processes changes nothing."""
+        step += self._steps_before
         parts = [part for group in self._groups for part in group.masked_clips(step, rows, self._device)]
         ids = tuple(name for group in self._groups for name in group.ids(step, rows))
         share = context_loss_share(step, self._config.context_loss)
@@ -169,19 +181,36 @@ def _sources(store: VideoStore, split: str, media: str) -> list[ClipSource]:
     ]
 
 
-def pretrain(store: Path, run_dir: Path, *, config: PretrainConfig, device: str = "auto", progress: Progress = SILENT) -> Path:
+def pretrain(
+    store: Path,
+    run_dir: Path,
+    *,
+    config: PretrainConfig,
+    init_from: str | None = None,
+    device: str = "auto",
+    progress: Progress = SILENT,
+) -> Path:
     """Pretrain an encoder on a video store and return the run's report; a killed run goes on where its last checkpoint is.
 
-    Raises ArtifactError for an incomplete store, ConfigError for a run directory of another config, TrainingError for a loss
-    that is not finite.
+    A new run begins with fresh weights, or from `init_from`: a run directory, with its optimizer's state, or a model (see
+    `models.weights`). Raises ArtifactError for an incomplete store, ConfigError for a run directory of another config and for a
+    source that does not fit, TrainingError for a loss that is not finite.
     """
+    if config.continues and init_from is None:
+        raise ConfigError("continues: true: this config goes on with a trained model; name it by --init-from")
     chosen = choose_device(device)
     videos = VideoStore.open(store)
     rank, _ = start_process_group(chosen)
-    origin = provenance("pretrain", config, inputs={"videos": videos.digest}, seed=config.seed)
+    task = PretrainTask(videos, config, device=chosen)
+    initial = None if init_from is None else task.begin_from(init_from)
+    inputs = {"videos": videos.digest} | ({} if initial is None else {"initial": initial.digest})
+    origin = provenance("pretrain", config, inputs=inputs, seed=config.seed)
+    if initial is not None:
+        origin["initial"] = {"trained_steps": initial.trained_steps}
     with RunDirectory(run_dir, config=config, provenance=origin, leader=rank == 0) as run:
-        task = PretrainTask(videos, config, device=chosen)
         engine = Engine(task.module, task.param_groups(), config=config, device=chosen)
+        if initial is not None and initial.checkpoint is not None and not run.latest_step():
+            engine.load(initial.checkpoint)
         seconds = fit(task, run, engine=engine, config=config, progress=progress, description="pretrain")
         if rank == 0:
             _publish(task.module, run, config=config, origin=origin, seconds=seconds)
@@ -195,7 +224,7 @@ def _publish(
     """Write the shareable model (the EMA encoder and the predictor), then the report, last."""
     tree, tensors = to_folder(module.target_encoder, module.predictor)
     about = tree["vjepa2cli"] | {
-        "trained_steps": config.steps,
+        "trained_steps": origin.get("initial", {}).get("trained_steps", 0) + config.steps,
         "provenance": origin,
         "digest": state_digest(module.target_encoder),
     }
