@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from vjepa2cli import config as configs
 from vjepa2cli.artifacts.provenance import provenance
-from vjepa2cli.artifacts.video_store import EntryWriter, VideoStore, VideoStoreWriter, Window
+from vjepa2cli.artifacts.video_store import Description, EntryWriter, VideoStore, VideoStoreWriter, Window, plain
 from vjepa2cli.data.file_faults import VIDEO_SUFFIXES
 from vjepa2cli.data.video import DAMAGED, iterate_frames, probe_video, use_one_thread
 from vjepa2cli.errors import ArtifactError, InputError, RecordingError, StaleArtifactError, VideoError
@@ -90,7 +90,8 @@ def ingest(
     entries = writer.finished()
     inputs = {"sources": digest_json({item["source"]: item["source_digest"] for item in entries.values()})}
     described = provenance("ingest", config, inputs=inputs, seed=config.split_seed)
-    return _summary(writer.finalise(_splits(entries, config), refused=refused, provenance=described))
+    listed = {key: {"split": split, "weight": None} for key, split in _splits(entries, config).items()}
+    return _summary(writer.finalise(listed, refused=refused, provenance=described))
 
 
 def _refuse_other_config(out: Path, config: IngestConfig) -> None:
@@ -107,10 +108,10 @@ def _refuse_other_config(out: Path, config: IngestConfig) -> None:
 def _refuse_vanished(writer: VideoStoreWriter, found: Sequence[Source]) -> None:
     """A store must not keep what a searched folder no longer holds: its digest would depend on its history."""
     roots, names = {source.root for source in found}, {source.name for source in found}
-    for attributes in writer.finished().values():
-        if attributes["origin"]["root"] in roots and attributes["source"] not in names:
+    for record in writer.records().values():
+        if record["root"] in roots and record["source"] not in names:
             raise StaleArtifactError(
-                f"{writer.path}: holds {attributes['source']}, which is gone from {attributes['origin']['root']}; "
+                f"{writer.path}: holds {record['source']}, which is gone from {record['root']}; "
                 "give another --out, or start over with --replace"
             )
 
@@ -170,8 +171,10 @@ def _ingest_source(source: Source, out: Path, config: IngestConfig) -> str | Non
                 else:
                     _write_episode(entry, source, episode, video, digest, config)
         _label(writer, source, video)
+        writer.record(source.key, {"root": source.root, "source": source.name})
     except (VideoError, RecordingError) as error:
         writer.remove(source.key)
+        writer.remove_record(source.key)
         return _without_path(str(error), source)
     return None
 
@@ -208,7 +211,7 @@ def _write_video(entry: EntryWriter, source: Source, video: Path, digest: str, c
                 break
     _refuse_short(entry, video, config)
     rate = config.fps or _measured_rate(times, probe_video(video).fps)
-    entry.finish(_attributes(source, digest, rate, notes))
+    entry.finish(Description(source.name, digest, source.episode, rate, notes=tuple(notes)))
 
 
 def _write_episode(entry: EntryWriter, source: Source, episode: Episode, video: Path, digest: str, config: IngestConfig) -> None:
@@ -238,9 +241,17 @@ def _write_episode(entry: EntryWriter, source: Source, episode: Episode, video: 
     rows: dict[str, NDArray[Any]] = {"states": episode.states[entry.indices]}
     if episode.actions is not None:
         rows["actions"] = episode.actions[entry.indices]
-    described = _attributes(source, digest, config.fps or rate, notes)
-    about = {"robot": episode.robot, "camera": source.camera, "instruction": episode.instruction}
-    entry.finish(described | about, rows=rows)
+    description = Description(
+        source.name,
+        digest,
+        source.episode,
+        config.fps or rate,
+        robot=episode.robot,
+        camera=source.camera,
+        instruction=episode.instruction,
+        notes=tuple(notes),
+    )
+    entry.finish(description, rows=rows)
 
 
 def _wanted_rows(num_rows: int, rate: float, config: IngestConfig, source: Source) -> frozenset[int]:
@@ -269,24 +280,12 @@ def _measured_rate(times: Sequence[float], declared: float) -> float:
     return declared if abs(measured / declared - 1) < 0.01 else measured
 
 
-def _attributes(source: Source, digest: str, fps: float, notes: Sequence[str]) -> dict[str, Any]:
-    return {
-        "source": source.name,
-        "source_digest": digest,
-        "episode": source.episode,
-        "fps": fps,
-        "robot": None,
-        "notes": list(notes),
-        "origin": {"root": source.root},
-    }
-
-
 def _label(writer: VideoStoreWriter, source: Source, video: Path) -> None:
     """Bring the labelled windows of a finished entry up to date, from frame numbers of the file to those that are stored."""
     if source.windows is None:
         return
     windows = _stored_windows(source.windows.get(video.name, ()), writer.indices(source.key))
-    writer.relabel(source.key, windows, episode=source.episode)
+    writer.update(source.key, {"windows": [plain(window) for window in windows], "episode": source.episode})
 
 
 def _stored_windows(labelled: Sequence[LabelledWindow], indices: NDArray[np.int64]) -> list[Window]:

@@ -12,8 +12,8 @@ SHAPE = ClipConfig(num_frames=4, fps=4.0, crop=32)
 SOURCES = [ClipSource("a", 30, 8.0), ClipSource("b", 3, 4.0)]
 
 
-def _frames(source: ClipSource) -> np.ndarray:
-    return np.random.default_rng(ord(source.key)).integers(0, 255, (source.num_frames, 40, 48, 3), dtype=np.uint8)
+def _frames(source: ClipSource, indices: np.ndarray) -> np.ndarray:
+    return np.random.default_rng(ord(source.key)).integers(0, 255, (source.num_frames, 40, 48, 3), dtype=np.uint8)[indices]
 
 
 def _batches(**changes: object) -> ClipBatches:

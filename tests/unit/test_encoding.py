@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from vjepa2cli import registry
 from vjepa2cli.artifacts.reports import read_report
-from vjepa2cli.artifacts.video_store import VideoStoreWriter
+from vjepa2cli.artifacts.video_store import Description, VideoStoreWriter
 from vjepa2cli.data.transforms import preprocess
 from vjepa2cli.data.video import Clip, iterate_frames, read_clip, read_image, write_image, write_video
 from vjepa2cli.encoding import encode
@@ -160,8 +160,8 @@ def test_store_gives_the_features_of_its_frames(tiny_encoder: Path, tmp_path: Pa
     with writer.entry("one") as entry:
         for index, frame in enumerate(frames):
             entry.append(index / 4, index, frame)
-        entry.finish({"fps": 4.0, "source": "one.mp4", "source_digest": "", "episode": "one", "robot": None, "notes": []})
-    writer.finalise({"one": "train"}, refused=[], provenance={})
+        entry.finish(Description("one.mp4", "", "one", 4.0))
+    writer.finalise({"one": {"split": "train", "weight": None}}, refused=[], provenance={})
     encode(tmp_path / "videos.zarr", model=tiny_encoder, out=tmp_path / "features", config=EncodeConfig(num_frames=6))
     with np.load(tmp_path / "features" / "one.npz") as found:
         assert np.allclose(found["tokens"], by_hand(tiny_encoder, Clip(frames, 4.0, np.arange(6) / 4, ""), 0, 6), atol=1e-5)

@@ -15,7 +15,8 @@ import h5py
 import numpy as np
 import pytest
 
-from vjepa2cli.artifacts.video_store import EntryWriter, VideoStore, Window
+from vjepa2cli.artifacts.video_store import VideoStore, Window
+from vjepa2cli.artifacts.video_store.frames import FrameWriter
 from vjepa2cli.data.video import write_video
 from vjepa2cli.errors import ArtifactError, ConfigError, InputError, StaleArtifactError
 from vjepa2cli.ingestion import IngestSummary, ingest
@@ -145,16 +146,16 @@ def test_killed_at_random_moments_it_ends_in_the_same_store(tmp_path: Path, work
 def test_full_disk_ends_in_an_os_error_and_the_next_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     videos(tmp_path / "in", 4)
     whole = run([tmp_path / "in"], tmp_path / "whole.zarr")
-    flush, count = EntryWriter._flush, [0]
+    append, count = FrameWriter.append, [0]
 
-    def full(self: EntryWriter) -> None:
+    def full(self: FrameWriter, pixels: np.ndarray) -> None:
         count[0] += 1
-        if count[0] == 4:
+        if count[0] == 25:
             raise OSError(errno.ENOSPC, "No space left on device")
-        flush(self)
+        append(self, pixels)
 
     with monkeypatch.context() as patched:
-        patched.setattr(EntryWriter, "_flush", full)
+        patched.setattr(FrameWriter, "append", full)
         with pytest.raises(OSError, match=r"No space left on device: .*x\.zarr") as caught:
             run([tmp_path / "in"], tmp_path / "x.zarr")
     assert caught.value.errno == errno.ENOSPC

@@ -15,7 +15,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from vjepa2cli.artifacts.video_entry import METADATA, write_group
+from vjepa2cli.artifacts.video_store.entry import METADATA, write_group
 from vjepa2cli.errors import ArtifactError
 from vjepa2cli.files import read_json, replaced_atomically
 

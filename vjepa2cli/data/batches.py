@@ -64,6 +64,10 @@ class ClipSource:
     timestamps: npt.NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
 
 
+ReadFrames = Callable[[ClipSource, npt.NDArray[np.int64]], Pixels]
+"""Gives frames of a video by number, in that order and as often, uint8 [len(indices), Y, X, 3]."""
+
+
 class FrameCache:
     """Keeps recently used arrays within a fixed number of bytes, so that small sets are decoded once."""
 
@@ -123,19 +127,18 @@ class ClipBatches:
     def __init__(
         self,
         sources: Sequence[ClipSource],
-        read: Callable[[ClipSource], Pixels],
+        read: ReadFrames,
         *,
         shape: ClipShape,
         tubelet_size: int,
         batch_size: int,
         seed: int,
     ) -> None:
-        """`read(source)` gives all frames of a video [F, Y, X, 3]; raises InputError where there is no video."""
+        """Raises InputError where there is no video."""
         if not sources:
             raise InputError("the store holds no video to train on; ingest more, or lower val_fraction")
         self._sources, self._read, self._shape = list(sources), read, shape
         self._tubelet_size, self._batch_size, self._seed = tubelet_size, batch_size, seed
-        self._cache = FrameCache()
         self._starts = [_num_starts(source, num_frames=shape.num_frames, fps=shape.fps) for source in self._sources]
         weighted = [source.weight for source in self._sources if source.weight is not None]
         assert len(weighted) in (0, len(self._sources)), "either every video of a store has a weight or none"
@@ -163,7 +166,7 @@ class ClipBatches:
         indices = cut.indices
         if row < round(self._shape.static_fraction * self._batch_size):
             indices = np.repeat(indices[:: self._tubelet_size], self._tubelet_size)[: len(indices)]
-        frames = self._cache.get(cut.source.key, lambda: self._read(cut.source))[indices]
+        frames = self._read(cut.source, indices)
         return np.asarray(
             augment_clip(
                 frames,
@@ -186,14 +189,14 @@ class _Cut:
         return f"{self.source.key} {self.indices[0]}:{self.indices[-1]}:{stride}"
 
 
-def fixed_clips(sources: Sequence[ClipSource], read: Callable[[ClipSource], Pixels], *, shape: ClipShape, count: int) -> Tensor:
+def fixed_clips(sources: Sequence[ClipSource], read: ReadFrames, *, shape: ClipShape, count: int) -> Tensor:
     """The middles of `count` evenly spread videos, always the same: float32 [count, 3, F, crop, crop]."""
     chosen = [sources[index * len(sources) // count] for index in range(count)]
     clips = []
     for source in chosen:
         start = (_num_starts(source, num_frames=shape.num_frames, fps=shape.fps) - 1) // 2
         indices = clip_indices(source, start, num_frames=shape.num_frames, fps=shape.fps)
-        clips.append(torch.as_tensor(frame_transform(read(source)[indices], crop=shape.crop)).transpose(0, 1))
+        clips.append(torch.as_tensor(frame_transform(read(source, indices), crop=shape.crop)).transpose(0, 1))
     return torch.stack(clips)
 
 

@@ -4,7 +4,7 @@ Source: Assran et al. 2025 (arXiv:2506.09985), section 2; app/vjepa/train.py of 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +18,7 @@ from vjepa2cli.artifacts.model_dir import save_model
 from vjepa2cli.artifacts.provenance import provenance
 from vjepa2cli.artifacts.reports import write_report
 from vjepa2cli.artifacts.video_store import VideoStore
-from vjepa2cli.data.batches import ClipBatches, ClipSource, Pixels, fixed_clips, mix_seed
+from vjepa2cli.data.batches import ClipBatches, ClipSource, Pixels, ReadFrames, fixed_clips, mix_seed
 from vjepa2cli.data.mask_batches import MaskBatches
 from vjepa2cli.data.masking import MaskIds
 from vjepa2cli.errors import ConfigError, InputError
@@ -53,8 +53,8 @@ class PretrainTask:
             encoder, predictor, losses=self._losses, by_distance=config.context_loss.by_distance, precision=config.precision
         ).to(device)
 
-        def read(source: ClipSource) -> npt.NDArray[np.uint8]:
-            return store.frames(source.key, 0, source.num_frames)
+        def read(source: ClipSource, indices: npt.NDArray[np.int64]) -> Pixels:
+            return store.frames_at(source.key, indices)
 
         self._groups = []
         for index, group in enumerate(config.groups):
@@ -120,7 +120,7 @@ class _Group:
     batch_size: int
 
     @classmethod
-    def of(cls, config: PretrainConfig, index: int, sources: list[ClipSource], read: Callable[[ClipSource], Pixels]) -> Self:
+    def of(cls, config: PretrainConfig, index: int, sources: list[ClipSource], read: ReadFrames) -> Self:
         """The kind of clip at `index` in a config; `sources` are its videos or images."""
         group, spec = config.groups[index], config.encoder
         clips = ClipBatches(
@@ -175,7 +175,13 @@ def _sources(store: VideoStore, split: str, media: str) -> list[ClipSource]:
     """The videos of a split, the images (videos of one frame), or both."""
     wanted = {"any": (True, False), "image": (True,), "video": (False,)}[media]
     return [
-        ClipSource(entry.key, entry.num_frames, entry.fps)
+        ClipSource(
+            entry.key,
+            entry.num_frames,
+            entry.fps,
+            weight=entry.weight,
+            timestamps=store.timestamps(entry.key) if entry.variable_rate else None,
+        )
         for entry in store.entries
         if entry.split == split and (entry.num_frames == 1) in wanted
     ]

@@ -13,7 +13,7 @@ from vjepa2cli import config as configs
 from vjepa2cli.artifacts.provenance import provenance
 from vjepa2cli.artifacts.reports import write_report
 from vjepa2cli.artifacts.statistics import share, wilson_interval
-from vjepa2cli.artifacts.video_store import VideoStoreWriter, Window
+from vjepa2cli.artifacts.video_store import Description, VideoStoreWriter, Window
 from vjepa2cli.data.video import write_image, write_video
 from vjepa2cli.files import digest_bytes
 from vjepa2cli.reporting import report
@@ -87,17 +87,11 @@ class Results:
             with writer.entry(f"episode_{index:05d}") as entry:
                 for frame in range(4):
                     entry.append(frame / 4, frame, np.full((16, 16, 3), 40 * index, np.uint8))
-                attributes = {
-                    "source": f"episode_{index:05d}",
-                    "source_digest": digest_bytes(bytes([index])),
-                    "episode": f"episode_{index:05d}",
-                    "robot": "vjepa2cli-tabletop",
-                    "fps": 4.0,
-                    "notes": [],
-                }
-                entry.finish(attributes, windows=[Window(0, 4, ("up", "down")[index % 2])])
+                name, window = f"episode_{index:05d}", Window(0, 4, ("up", "down")[index % 2])
+                digest = digest_bytes(bytes([index]))
+                entry.finish(Description(name, digest, name, 4.0, robot="vjepa2cli-tabletop", windows=(window,)))
         refused = [{"source": "notes.mp4", "reason": "a text file, <not> a video"}]
-        splits = {f"episode_{index:05d}": "val" if index == 3 else "train" for index in range(4)}
+        splits = {f"episode_{index:05d}": {"split": "val" if index == 3 else "train", "weight": None} for index in range(4)}
         origin = provenance("ingest", IngestConfig(), inputs={"sources": digest_bytes(b"sources")})
         return writer.finalise(splits, refused=refused, provenance=origin).digest
 
