@@ -15,6 +15,7 @@ from vjepa2cli.data.batches import stride_of
 from vjepa2cli.data.poses import pose_delta
 from vjepa2cli.data.transforms import frame_transform
 from vjepa2cli.errors import ConfigError, InputError
+from vjepa2cli.models.inference import prepare_for_inference
 from vjepa2cli.models.pixels import PixelEncoder
 from vjepa2cli.models.weights import encoder_digest, load_encoder
 from vjepa2cli.models.world_model import FrameEncoder, encode_frames
@@ -49,6 +50,7 @@ def precompute(
     steps = {entry.key: range(0, entry.num_frames, stride_of(entry.fps, rate)) for entry in entries}
     entries = [entry for entry in entries if len(steps[entry.key]) >= _MIN_STEPS]
     header = _header(encoder, videos, model=model, config=config, rate=rate, entries=entries)
+    prepare_for_inference(encoder, device=device, precision=config.precision)  # after the header, which has its digest
     progress.start("precompute", total=sum(len(steps[entry.key]) for entry in entries))
     lengths = [len(steps[entry.key]) for entry in entries]
     width = _states(videos, entries[0]).shape[-1]
@@ -128,8 +130,7 @@ def _encode(
     for start in range(0, len(frames), config.batch_frames):
         batch = frames[start : start + config.batch_frames]
         pixels = torch.as_tensor(frame_transform(batch, crop=config.crop, geometry=config.geometry)).to(device)
-        with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
-            latents = encode_frames(encoder, pixels, layer_norm=not isinstance(encoder, PixelEncoder))
+        latents = encode_frames(encoder, pixels, layer_norm=not isinstance(encoder, PixelEncoder))
         parts.append(latents.float().cpu().numpy())
         progress.advance(len(batch))
     return np.concatenate(parts)

@@ -22,6 +22,7 @@ from vjepa2cli.artifacts.video_store import VideoEntry, VideoStore, Window
 from vjepa2cli.data.batches import mix_seed
 from vjepa2cli.data.transforms import frame_transform
 from vjepa2cli.errors import InputError
+from vjepa2cli.models.inference import prepare_for_inference
 from vjepa2cli.models.probe import AttentiveProbe, ProbeSpec
 from vjepa2cli.models.weights import encoder_digest, load_encoder
 from vjepa2cli.progress import SILENT, Progress
@@ -160,6 +161,7 @@ def _probe_encoder(
     """Train the heads on one encoder's features and test the chosen one."""
     encoder = load_encoder(source, device=device)
     digest = encoder_digest(encoder)
+    prepare_for_inference(encoder, device=device, precision=config.precision)
     train_entries, selection_entries = _split_for_selection(videos, config)
     features = [
         _features(encoder, videos, entries, config=config, device=device, progress=progress)
@@ -259,8 +261,7 @@ def _features(
     for start in range(0, len(pairs), config.feature_batch):
         batch = pairs[start : start + config.feature_batch]
         clips = torch.stack([_clip(videos, entry, window, config) for entry, window in batch]).to(device)
-        with autocast(config.precision, device):
-            parts.append(encoder(clips).half().cpu())
+        parts.append(encoder(clips).half().cpu())
         progress.advance(len(batch))
     progress.finish()
     labels = torch.tensor([videos.labels.index(window.label) for _, window in pairs])
