@@ -1,6 +1,12 @@
 """Model sizes and released checkpoints: plain data.
 
-Source: README.md and src/hub/backbones.py of facebookresearch/vjepa2; parameter counts were measured on the released code.
+Source: README.md and src/hub/backbones.py of facebookresearch/vjepa2; parameter counts were measured on the released code. File
+sizes are those that several people who have the files report; where nobody does, none is stated.
+
+Licences: the README of facebookresearch/vjepa2 (section License) puts the project under MIT but for three files of video
+augmentation, which are under Apache-2.0; it says nothing of the weights apart, and no licence lies beside the files. The cards on
+the Hugging Face hub (https://huggingface.co/collections/facebook/v-jepa-2) state one for the weights: Apache-2.0 for the two
+ViT-g encoders, MIT for ViT-L and for the classifiers; accounts of that of ViT-H differ.
 """
 
 import difflib
@@ -62,10 +68,30 @@ class ReleasedProbe:
 
 
 @dataclass(frozen=True)
+class HubModel:
+    """The copy that transformers loads: a repository of the Hugging Face hub at a revision, its licence, and its parameters.
+
+    Its encoder was converted from `encoder`, the online network, where the official file is loaded by its moving average; so
+    features of the two differ. That of a probe holds the encoder too.
+    """
+
+    repository: str
+    revision: str
+    licence: str
+    parameters: int
+
+    @property
+    def name(self) -> str:
+        """The last part of the repository, and the name of its folder in the cache."""
+        return self.repository.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
 class ReleasedModel:
     """One released file. crop in pixels, frames a clip; `checkpoint_key` names the encoder that the file is loaded by.
 
-    encoder_parameters counts the encoder alone (for a probe, which holds no encoder: that of the encoder it reads).
+    encoder_parameters counts the encoder alone (for a probe, which holds no encoder: that of the encoder it reads); gigabytes is
+    the size of the file, None where nobody who can be cited says it.
     """
 
     name: str
@@ -78,6 +104,9 @@ class ReleasedModel:
     encoder_parameters: int
     predictor: ReleasedPredictor | None = None
     probe: ReleasedProbe | None = None
+    licence: str = "MIT"
+    gigabytes: float | None = None
+    hub: HubModel | None = None
 
     @property
     def file_name(self) -> str:
@@ -88,9 +117,19 @@ class ReleasedModel:
 _LARGE, _HUGE, _GIANT = 303_885_312, 631_648_000, 1_012_173_952
 
 
-def _encoder(name: str, file: str, size: str, crop: int, parameters: int, predictor_parameters: int) -> ReleasedModel:
+def _encoder(
+    name: str,
+    file: str,
+    size: str,
+    crop: int,
+    parameters: int,
+    predictor_parameters: int,
+    hub: HubModel,
+    gigabytes: float | None = None,
+) -> ReleasedModel:
     predictor = ReleasedPredictor(384, 12, 12, predictor_parameters, num_mask_tokens=10)
-    return ReleasedModel(name, BASE_URL + file, "2", size, crop, 64, "target_encoder", parameters, predictor)
+    url = BASE_URL + file
+    return ReleasedModel(name, url, "2", size, crop, 64, "target_encoder", parameters, predictor, gigabytes=gigabytes, hub=hub)
 
 
 def _encoder_2_1(
@@ -100,17 +139,35 @@ def _encoder_2_1(
     return ReleasedModel(name, BASE_URL + file, "2.1", size, 384, 64, key, parameters, predictor)
 
 
-def _probe(name: str, file: str, size: str, crop: int, frames: int, dataset: str, num_classes: int | None) -> ReleasedModel:
+def _probe(
+    name: str, file: str, size: str, crop: int, frames: int, dataset: str, num_classes: int | None, hub: HubModel | None = None
+) -> ReleasedModel:
     parameters = {"large": _LARGE, "giant": _GIANT}[size]
-    probe = ReleasedProbe(dataset, num_classes)
-    return ReleasedModel(name, f"{BASE_URL}evals/{file}", "probe", size, crop, frames, "classifiers", parameters, probe=probe)
+    probe, url = ReleasedProbe(dataset, num_classes), f"{BASE_URL}evals/{file}"
+    return ReleasedModel(name, url, "probe", size, crop, frames, "classifiers", parameters, probe=probe, hub=hub)
 
+
+_SSV2, _DIVING48, _EK100 = "Something-Something v2", "Diving48", "Epic-Kitchens-100"
+_HUB = {
+    name: HubModel(f"facebook/{name}", revision, licence, parameters)
+    for name, revision, licence, parameters in (
+        ("vjepa2-vitl-fpc64-256", "b3c1679b7c34d3255ef3547f27c7b226aefab26f", "MIT", 325_971_328),
+        # Two accounts of this card differ.
+        ("vjepa2-vith-fpc64-256", "b5eac8703e3efdc1547fbb6ddfbeb133dc0bdee5", "MIT or Apache-2.0", 653_930_880),
+        ("vjepa2-vitg-fpc64-256", "875c192b7b704b87d1e1d99345769632dd5f739a", "Apache-2.0", 1_034_555_264),
+        ("vjepa2-vitg-fpc64-384", "12ca91694b230e0d4b5b0078af6f4ae1d51e933d", "Apache-2.0", 1_034_555_264),
+        ("vjepa2-vitl-fpc16-256-ssv2", "4aa02df83918538fc21cfaf576382fa20e489a80", "MIT", 375_485_998),
+        ("vjepa2-vitl-fpc32-256-diving48", "71ae2a8b1ff5a297aeeaae9b5e64c7a2e5e6a633", "MIT", 375_356_848),
+        ("vjepa2-vitg-fpc64-384-ssv2", "9f5fd615cb6f79065a28edcf1cc3ef25010dddfa", "MIT", 1_128_049_454),
+        ("vjepa2-vitg-fpc32-384-diving48", "0b48243375319bd8e03e3cd5560d957095429189", "MIT", 1_127_871_920),
+    )
+}
 
 _ROWS = (
-    _encoder("vjepa2-vitl-256", "vitl.pt", "large", 256, _LARGE, 22_086_016),
-    _encoder("vjepa2-vith-256", "vith.pt", "huge", 256, _HUGE, 22_282_880),
-    _encoder("vjepa2-vitg-256", "vitg.pt", "giant", 256, _GIANT, 22_381_312),
-    _encoder("vjepa2-vitg-384", "vitg-384.pt", "giant", 384, _GIANT, 22_381_312),
+    _encoder("vjepa2-vitl-256", "vitl.pt", "large", 256, _LARGE, 22_086_016, _HUB["vjepa2-vitl-fpc64-256"], gigabytes=5.1),
+    _encoder("vjepa2-vith-256", "vith.pt", "huge", 256, _HUGE, 22_282_880, _HUB["vjepa2-vith-fpc64-256"]),
+    _encoder("vjepa2-vitg-256", "vitg.pt", "giant", 256, _GIANT, 22_381_312, _HUB["vjepa2-vitg-fpc64-256"]),
+    _encoder("vjepa2-vitg-384", "vitg-384.pt", "giant", 384, _GIANT, 22_381_312, _HUB["vjepa2-vitg-fpc64-384"]),
     ReleasedModel(
         "vjepa2-ac-vitg",
         BASE_URL + "vjepa2-ac-vitg.pt",
@@ -121,17 +178,27 @@ _ROWS = (
         "encoder",
         _GIANT,
         ReleasedPredictor(1024, 24, 16, 305_220_992),
+        gigabytes=11.7,
     ),
     _encoder_2_1("vjepa2.1-vitb-384", "vjepa2_1_vitb_dist_vitG_384.pt", "base", "ema_encoder", 86_833_152, 12, 22_874_752),
     _encoder_2_1("vjepa2.1-vitl-384", "vjepa2_1_vitl_dist_vitG_384.pt", "large", "ema_encoder", 304_680_960, 12, 22_973_056),
     _encoder_2_1("vjepa2.1-vitg-384", "vjepa2_1_vitg_384.pt", "giant", "target_encoder", 1_013_267_968, 24, 55_400_704),
     _encoder_2_1("vjepa2.1-vitG-384", "vjepa2_1_vitG_384.pt", "gigantic", "target_encoder", 1_845_216_768, 24, 59_433_472),
-    _probe("ssv2-vitl-256", "ssv2-vitl-16x2x3.pt", "large", 256, 16, "Something-Something v2", 174),
-    _probe("diving48-vitl-256", "diving48-vitl-256.pt", "large", 256, 32, "Diving48", 48),
-    _probe("ek100-vitl-256", "ek100-vitl-256.pt", "large", 256, 32, "Epic-Kitchens-100", None),
-    _probe("ssv2-vitg-384", "ssv2-vitg-384-64x2x3.pt", "giant", 384, 64, "Something-Something v2", 174),
-    _probe("diving48-vitg-384", "diving48-vitg-384-32x4x3.pt", "giant", 384, 32, "Diving48", 48),
-    _probe("ek100-vitg-384", "ek100-vitg-384.pt", "giant", 384, 32, "Epic-Kitchens-100", None),
+    _probe("ssv2-vitl-256", "ssv2-vitl-16x2x3.pt", "large", 256, 16, _SSV2, 174, _HUB["vjepa2-vitl-fpc16-256-ssv2"]),
+    _probe("diving48-vitl-256", "diving48-vitl-256.pt", "large", 256, 32, _DIVING48, 48, _HUB["vjepa2-vitl-fpc32-256-diving48"]),
+    _probe("ek100-vitl-256", "ek100-vitl-256.pt", "large", 256, 32, _EK100, None),
+    _probe("ssv2-vitg-384", "ssv2-vitg-384-64x2x3.pt", "giant", 384, 64, _SSV2, 174, _HUB["vjepa2-vitg-fpc64-384-ssv2"]),
+    _probe(
+        "diving48-vitg-384",
+        "diving48-vitg-384-32x4x3.pt",
+        "giant",
+        384,
+        32,
+        _DIVING48,
+        48,
+        _HUB["vjepa2-vitg-fpc32-384-diving48"],
+    ),
+    _probe("ek100-vitg-384", "ek100-vitg-384.pt", "giant", 384, 32, _EK100, None),
 )
 
 RELEASED: dict[str, ReleasedModel] = {row.name: row for row in _ROWS}
@@ -163,6 +230,20 @@ def suggestion(word: str, known: dict[str, ModelSize] | dict[str, ReleasedModel]
 
 
 def cache_folder() -> Path:
-    """Where released files lie on this machine: $VJEPA2_HOME, else ~/.cache/vjepa2cli."""
+    """Where released files lie on this machine: $VJEPA2_HOME, else $XDG_CACHE_HOME/vjepa2cli, else ~/.cache/vjepa2cli."""
     home = os.environ.get("VJEPA2_HOME")
-    return Path(home) if home else Path.home() / ".cache" / "vjepa2cli"
+    if home:
+        return Path(home)
+    caches = os.environ.get("XDG_CACHE_HOME", "")
+    # As the XDG specification has it: a relative path there is ignored.
+    return (Path(caches) if Path(caches).is_absolute() else Path.home() / ".cache") / "vjepa2cli"
+
+
+def local_copy(model: ReleasedModel) -> Path | None:
+    """Where a released checkpoint lies on this machine: its official file, else its folder from the Hugging Face hub."""
+    folder = cache_folder()
+    if (folder / model.file_name).is_file():
+        return folder / model.file_name
+    if model.hub is not None and (folder / model.hub.name / "config.json").is_file():
+        return folder / model.hub.name
+    return None

@@ -1,11 +1,12 @@
 """A download ends with the right file or with one line, whatever the server does; the server here is on loopback."""
 
-import fcntl
 import io
 import json
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from vjepa2cli import downloading, registry
-from vjepa2cli.downloading import pull
+from vjepa2cli.downloading import official, pull, transfer
 from vjepa2cli.errors import WeightsError
 from vjepa2cli.files import digest_bytes
 
@@ -109,11 +110,13 @@ def serve() -> Iterator[Serve]:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache folder; the official host is unreachable, so that nothing here leaves the machine."""
+    """An empty cache folder; the official host and the hub are unreachable, so that nothing here leaves the machine."""
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("VJEPA2_OFFLINE", raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("VJEPA2_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(downloading, "urls", lambda model: _mirrors[:])
+    monkeypatch.setattr(official, "urls", lambda model: _mirrors[:])
     _mirrors.clear()
     return tmp_path / "cache"
 
@@ -138,7 +141,7 @@ def test_a_kind_server_gives_the_file_and_its_digest_is_pinned(serve: Serve, cac
     use(server)
     pulled = quick_pull()
     assert (cache / FILE).read_bytes() == CONTENT
-    assert pulled == downloading.Pulled(NAME, cache / FILE, digest_bytes(CONTENT), len(CONTENT), _mirrors[0])
+    assert pulled == downloading.Pulled(NAME, "official", cache / FILE, digest_bytes(CONTENT), len(CONTENT), _mirrors[0])
     assert names(cache) == [FILE, f"{FILE}.pin.json"]
     assert json.loads((cache / f"{FILE}.pin.json").read_text())["sha256"] == digest_bytes(CONTENT)
     assert quick_pull().url == ""
@@ -286,11 +289,14 @@ def test_a_file_that_changed_on_disk_is_told(serve: Serve, cache: Path) -> None:
         quick_pull(offline=True)
 
 
-def test_offline_checks_what_is_here_and_asks_nobody(serve: Serve, cache: Path) -> None:
+def test_offline_checks_what_is_here_and_asks_nobody(serve: Serve, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = serve()
     use(server)
-    with pytest.raises(WeightsError, match="without --offline"):
+    with pytest.raises(WeightsError, match=r"--offline is given; run `vjepa2 weights pull vjepa2-vitl-256` without that"):
         quick_pull(offline=True)
+    monkeypatch.setenv("VJEPA2_OFFLINE", "1")
+    with pytest.raises(WeightsError, match="VJEPA2_OFFLINE is set; run `vjepa2 weights pull"):
+        quick_pull()
     cache.mkdir(exist_ok=True)
     (cache / FILE).write_bytes(CONTENT)
     assert quick_pull(offline=True).digest == digest_bytes(CONTENT)
@@ -310,19 +316,21 @@ def test_the_proxy_of_the_environment_is_used(serve: Serve, cache: Path, monkeyp
     assert proxy.requests == [(f"http://weights.invalid/{FILE}", None)]
 
 
-def test_two_pulls_of_one_file_do_not_mix(serve: Serve, cache: Path) -> None:
-    use(serve())
-    cache.mkdir()
-    partial = cache / f"{FILE}.{digest_bytes(_mirrors[0].encode())[:8]}.partial"
-    with partial.open("ab") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(WeightsError, match="another pull writes it"):
-            quick_pull()
+def test_of_two_pulls_of_one_file_the_second_waits_and_takes_what_the_first_brought(serve: Serve, cache: Path) -> None:
+    server = serve()
+    use(server)
+    with ThreadPoolExecutor() as others, transfer.alone(cache / FILE):
+        second = others.submit(quick_pull)
+        time.sleep(0.3)
+        assert (second.done(), server.requests) == (False, [])
+        (cache / FILE).write_bytes(CONTENT)
+    assert (second.result(10).url, server.requests) == ("", [])
+    assert names(cache) == [FILE, f"{FILE}.pin.json"]
 
 
 def test_a_full_disk_is_told_before_the_download(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     use(serve())
-    monkeypatch.setattr(downloading.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(WeightsError, match="make room"):
         quick_pull()
 
@@ -331,11 +339,11 @@ def test_mirrors_come_before_the_official_host(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.undo()
     probe = registry.released("ssv2-vitl-256")
     monkeypatch.setenv("VJEPA2_MIRROR", "http://one/vjepa2/ file:///mnt/two")
-    assert downloading.urls(probe) == [
+    assert official.urls(probe) == [
         "http://one/vjepa2/evals/ssv2-vitl-16x2x3.pt",
         "file:///mnt/two/evals/ssv2-vitl-16x2x3.pt",
         probe.url,
     ]
     monkeypatch.setenv("VJEPA2_MIRROR", "one.example")
     with pytest.raises(WeightsError, match=r"VJEPA2_MIRROR: one\.example is no URL"):
-        downloading.urls(probe)
+        official.urls(probe)

@@ -11,6 +11,7 @@ from vjepa2cli.errors import WeightsError
 from vjepa2cli.models.ac_predictor import AcPredictor, AcPredictorSpec
 from vjepa2cli.models.encoder import Encoder, EncoderSpec
 from vjepa2cli.models.predictor import Predictor, PredictorSpec
+from vjepa2cli.models.probe import AttentiveProbe, ProbeSpec
 
 V2 = [name for name, row in registry.RELEASED.items() if row.family in ("2", "2-ac")]
 
@@ -31,6 +32,21 @@ def test_networks_of_a_row_have_its_number_of_parameters(name: str) -> None:
         else:
             predictor = Predictor(PredictorSpec(size.embed_dim, *shape, num_mask_tokens=row.predictor.num_mask_tokens))
     assert (num_parameters(encoder), num_parameters(predictor)) == (row.encoder_parameters, row.predictor.parameters)
+
+
+@pytest.mark.parametrize("name", [name for name, row in registry.RELEASED.items() if row.hub is not None])
+def test_copies_of_the_hub_hold_an_encoder_a_predictor_and_the_probe(name: str) -> None:
+    """Two public accounts of the copies give these parameter counts; that the networks here add up to them proves the layout."""
+    row, size = registry.released(name), registry.size(registry.released(name).size)
+    assert row.hub is not None
+    with torch.device("meta"):
+        networks: list[torch.nn.Module] = [
+            Encoder(EncoderSpec(size.embed_dim, size.depth, size.num_heads, size.mlp_ratio)),
+            Predictor(PredictorSpec(size.embed_dim, 384, 12, 12, num_mask_tokens=10)),
+        ]
+        if row.probe is not None and row.probe.num_classes is not None:
+            networks.append(AttentiveProbe(ProbeSpec(size.embed_dim, row.probe.num_classes)))
+    assert sum(map(num_parameters, networks)) == row.hub.parameters
 
 
 @pytest.mark.parametrize(

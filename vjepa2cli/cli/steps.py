@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import typer
 
 from vjepa2cli.cli import console
+from vjepa2cli.cli.sources import at_hand
 from vjepa2cli.errors import DependencyError, InputError, StaleArtifactError
 
 if TYPE_CHECKING:
@@ -178,7 +179,9 @@ def encode(
     from vjepa2cli.encoding import encode as run
 
     with console.step_output(out) as progress:
-        result = run(inputs, model=model, out=out, config=settings, pca=pca, device=_device(device), progress=progress)
+        result = run(
+            inputs, model=at_hand(model, progress), out=out, config=settings, pca=pca, device=_device(device), progress=progress
+        )
     for refused in result["refused"]:
         console.say(f"refused {refused['source']}: {refused['reason']}")
     console.emit(result, "\n".join([*result["written"], *result["drawn"]]), as_json=as_json)
@@ -200,7 +203,7 @@ def precompute(
     from vjepa2cli.precomputation import precompute as run
 
     with console.step_output(out) as progress:
-        path = run(store, out, model=model, config=settings, device=_device(device), progress=progress)
+        path = run(store, out, model=at_hand(model, progress), config=settings, device=_device(device), progress=progress)
     console.emit({"out": str(path)}, str(path), as_json=as_json)
 
 
@@ -244,7 +247,9 @@ def probe(
 
     with console.step_output(run_dir) as progress:
         path = _start_or_replace(
-            lambda: run(store, run_dir, model=model, config=settings, device=_device(device), progress=progress),
+            lambda: run(
+                store, run_dir, model=at_hand(model, progress), config=settings, device=_device(device), progress=progress
+            ),
             run_dir,
             replace=replace,
         )
@@ -267,7 +272,7 @@ def validate(
     from vjepa2cli.planning.validation import validate as run
 
     with console.step_output(out) as progress:
-        path = run(latents, out, model=model, config=settings, device=_device(device), progress=progress)
+        path = run(latents, out, model=at_hand(model, progress), config=settings, device=_device(device), progress=progress)
     _emit_report(path, as_json=as_json)
 
 
@@ -290,8 +295,8 @@ def plan(
     settings, pose = _load(config, PlanConfig, overrides), _numbers(state)
     from vjepa2cli.planning.controller import plan as run
 
-    with console.step_output(out):
-        result = run(obs, goal, model=model, state=pose, config=settings, out=out, device=_device(device))
+    with console.step_output(out) as progress:
+        result = run(obs, goal, model=at_hand(model, progress), state=pose, config=settings, out=out, device=_device(device))
     lines = [" ".join(f"{value:+.4f}" for value in action) for action in result.actions.tolist()]
     console.emit(result.to_tree() | {"out": str(out)}, "\n".join(lines), as_json=as_json)
 
@@ -322,7 +327,7 @@ def evaluate(
     from vjepa2cli.planning.evaluation import evaluate as run
 
     with console.step_output(out) as progress:
-        path = run(model, out, config=settings, device=_device(device), progress=progress)
+        path = run(at_hand(model, progress), out, config=settings, device=_device(device), progress=progress)
     _emit_report(path, as_json=as_json)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vjepa2cli.cli import console
+from vjepa2cli.cli.sources import at_hand
 from vjepa2cli.cli.steps import Json, Overrides
 
 if TYPE_CHECKING:
@@ -17,46 +18,68 @@ weights_app = typer.Typer(no_args_is_help=True, help="Checkpoints: list, pull, i
 
 @weights_app.command("list")
 def list_weights(as_json: Json = False) -> None:
-    """List the released checkpoints: size, resolution, parameters, where they come from, and whether they lie here."""
-    from vjepa2cli.registry import RELEASED, cache_folder
+    """List the released checkpoints: size, resolution, parameters, licence, where they come from, and whether they lie here."""
+    from vjepa2cli.registry import BASE_URL, RELEASED, cache_folder, local_copy
 
     folder = cache_folder()
-    rows = [(model, (folder / model.file_name).is_file()) for model in RELEASED.values()]
-    cells = [
+    found = {model.name: local_copy(model) for model in RELEASED.values()}
+    origin = {name: path and ("hub" if path.is_dir() else "official") for name, path in found.items()}
+    files = [
         (
             model.name,
-            model.family,
             model.size,
-            f"{model.crop} px",
+            str(model.crop),
             f"{model.encoder_parameters / 1e6:.0f} M",
-            "yes" if present else "no",
-            model.url,
+            str(model.gigabytes or "?"),
+            model.licence,
+            {"official": "yes", "hub": "hub"}.get(origin[model.name] or "", "-"),
+            model.url.removeprefix(BASE_URL),
         )
-        for model, present in rows
+        for model in RELEASED.values()
     ]
-    text = console.table(("name", "family", "size", "crop", "encoder", "here", "url"), cells)
-    weights = [asdict(model) | {"file": str(folder / model.file_name), "present": present} for model, present in rows]
-    console.emit(
-        {"folder": str(folder), "weights": weights}, f"{text}\n\nFiles in {folder} are found by these names.", as_json=as_json
+    copies = [
+        (model.name, model.hub.repository, f"{4 * model.hub.parameters / 1e9:.1f}", model.hub.licence)
+        for model in RELEASED.values()
+        if model.hub is not None
+    ]
+    text = "\n".join(
+        (
+            console.table(("name", "size", "px", "encoder", "GB", "licence", "here", "official file"), files),
+            "\nCopies on the Hugging Face hub, whose encoder is the online one, not its moving average:\n",
+            console.table(("name", "repository", "GB", "licence of the card"), copies),
+            f"\nOfficial files: {BASE_URL}; the licence is their repository's.",
+            f"What lies in {folder} is found by name.",
+        )
     )
+    weights = [
+        asdict(model) | {"file": str(path or folder / model.file_name), "present": path is not None, "origin": origin[model.name]}
+        for model, path in zip(RELEASED.values(), found.values(), strict=True)
+    ]
+    console.emit({"folder": str(folder), "weights": weights}, text, as_json=as_json)
 
 
 @weights_app.command("pull")
 def pull_weights(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Released checkpoints; see `vjepa2 weights list`.")],
+    wanted: Annotated[
+        Literal["any", "official", "hub"],
+        typer.Option("--from", help="The official file, its copy on the Hugging Face hub, or the first that can be had."),
+    ] = "any",
     offline: Annotated[bool, typer.Option("--offline", help="Only check what lies here; ask no server.")] = False,
     as_json: Json = False,
 ) -> None:
     """Download released checkpoints, going on where an earlier try stopped, and check their digests."""
     from vjepa2cli import registry
-    from vjepa2cli.downloading import pull
+    from vjepa2cli.downloading import describe, pull
 
     for name in names:
         registry.released(name)
     with console.step_output(registry.cache_folder()) as progress:
-        pulled = [pull(name, offline=offline, progress=progress) for name in names]
-    rows = [(file.name, str(file.path), f"sha256 {file.digest}", file.url or "was here") for file in pulled]
-    told = [asdict(file) | {"path": str(file.path)} for file in pulled]
+        pulled = [pull(name, wanted=wanted, offline=offline, progress=progress) for name in names]
+    for copy in pulled:
+        console.say(f"{copy.name}: is {describe(registry.released(copy.name), copy.origin)}")
+    rows = [(copy.name, str(copy.path), f"sha256 {copy.digest}", copy.url or "was here") for copy in pulled]
+    told = [asdict(copy) | {"path": str(copy.path)} for copy in pulled]
     console.emit({"weights": told}, "\n".join("  ".join(row) for row in rows), as_json=as_json)
 
 
@@ -71,11 +94,12 @@ def inspect_weights(
     from vjepa2cli.artifacts.model_dir import model_digest
     from vjepa2cli.files import digest_file
     from vjepa2cli.models.contents import read_contents
-    from vjepa2cli.registry import RELEASED, cache_folder
+    from vjepa2cli.registry import RELEASED, local_copy
 
     path = Path(source)
-    if source in RELEASED and not path.exists():
-        path = cache_folder() / RELEASED[source].file_name
+    with console.step_output() as progress:
+        if source in RELEASED and not path.exists():
+            path = local_copy(RELEASED[at_hand(source, progress)]) or path
     contents = read_contents(path)
     digest = model_digest(path) if path.is_dir() else digest_file(path)
     told = {"path": str(path), "layout": contents.layout, "digest": digest, "top_level": dict(contents.top_level)}
@@ -123,8 +147,10 @@ def convert_weights(
     """Write a checkpoint in another layout; without --slim every value stays as it is."""
     from vjepa2cli.conversion import Asked, convert
 
-    with console.step_output(out):
-        converted = convert(source, out, to=to, slim=slim, asked=Asked(checkpoint_key, num_heads, predictor_heads, crop))
+    with console.step_output(out) as progress:
+        converted = convert(
+            at_hand(source, progress), out, to=to, slim=slim, asked=Asked(checkpoint_key, num_heads, predictor_heads, crop)
+        )
     rows = [(name, digest) for name, digest in converted.digests.items()]
     text = f"{out}\n" + console.table(("network", "digest"), rows)
     console.emit({"out": str(out), "digests": dict(converted.digests)}, text, as_json=as_json)

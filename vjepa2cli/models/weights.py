@@ -214,12 +214,13 @@ def _locate(source: str) -> tuple[Path, registry.ReleasedModel | None]:
             f"{source}: no such file or folder, nor a released checkpoint;{registry.suggestion(source, registry.RELEASED)}"
         )
     released = registry.RELEASED[source]
-    path = registry.cache_folder() / released.file_name
-    if not path.is_file():
+    found = registry.local_copy(released)
+    if found is None:
+        path = registry.cache_folder() / released.file_name
         raise WeightsError(
             f"{source}: is not on this machine; run `vjepa2 weights pull {source}`, or put {released.url} at {path}"
         )
-    return path, released
+    return found, released
 
 
 def _find_beside(folder: Path, source: str) -> str:
@@ -312,17 +313,20 @@ def kind_of(state: StateDict) -> str | None:
 def _with_released_numbers(checkpoint: Checkpoint, released: registry.ReleasedModel) -> Checkpoint:
     """Add what is known of a released file and its tensors do not tell: heads, crop, frames, and how its world model sees."""
     size = registry.SIZES[released.size]
-    stated: dict[str, Mapping[str, Any]] = {}
+    known: dict[str, Mapping[str, Any]] = {}
     for network, state in checkpoint.networks.items():
         # A file of that name that holds another shape is somebody's own: nothing is known of it.
         norm = "norms_block.0.weight" if released.family == "2.1" else "norm.weight"
         if network in _ENCODER_KEYS and _width(state, norm) == size.embed_dim:
-            stated["encoder"] = {"num_heads": size.num_heads, "crop": released.crop, "num_frames": released.frames}
+            known["encoder"] = {"num_heads": size.num_heads, "crop": released.crop, "num_frames": released.frames}
         elif released.predictor and _width(state, "predictor_norm.weight") == released.predictor.embed_dim:
-            stated[network] = {"num_heads": released.predictor.num_heads}
+            known[network] = {"num_heads": released.predictor.num_heads}
         elif released.probe and _width(state, "linear.weight") == size.embed_dim:
-            stated[network] = {"num_heads": released.probe.num_heads}
-    config = {"vjepa2cli": _RELEASED_AC} if released.family == "2-ac" and "ac_predictor" in stated else checkpoint.config
+            known[network] = {"num_heads": released.probe.num_heads}
+    stated = {
+        network: {**checkpoint.stated.get(network, {}), **known.get(network, {})} for network in {*checkpoint.stated, *known}
+    }
+    config = {"vjepa2cli": _RELEASED_AC} if released.family == "2-ac" and "ac_predictor" in known else checkpoint.config
     return replace(checkpoint, stated=stated, config=config)
 
 

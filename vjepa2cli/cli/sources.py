@@ -1,0 +1,67 @@
+"""Where a `--model` comes from: a released checkpoint is brought here the first time it is named, and one line says so."""
+
+from pathlib import Path
+
+from vjepa2cli import registry
+from vjepa2cli.cli import console
+from vjepa2cli.progress import Progress
+
+_BASELINES = ("untrained:", "pixels:")
+_BARE_SUFFIXES = (".pt", ".pth", ".safetensors")
+
+
+def at_hand(source: str, progress: Progress) -> str:
+    """`source` itself, once the released checkpoint that it names, or that its encoder is, lies on this machine.
+
+    Raises WeightsError where it cannot be had, or where $VJEPA2_OFFLINE forbids to ask for it.
+    """
+    place = _without_baseline(source)
+    for name in (place, _encoder_of(place)):
+        if name in registry.RELEASED and not Path(name).exists():
+            _fetch(registry.RELEASED[name], progress)
+    _tell_own_encoder(place)
+    return source
+
+
+def _without_baseline(source: str) -> str:
+    for prefix in _BASELINES:
+        source = source.removeprefix(prefix)
+    return source
+
+
+def _fetch(model: registry.ReleasedModel, progress: Progress) -> None:
+    from vjepa2cli.downloading import describe, is_offline, pull
+
+    here = registry.local_copy(model)
+    if here is None:
+        if not is_offline():
+            size = f" ({model.gigabytes} GB)" if model.gigabytes else ""
+            console.say(f"{model.name} is not on this machine; downloading it{size} to {registry.cache_folder()}")
+        pulled = pull(model.name, progress=progress)
+        console.say(f"{model.name}: took {describe(model, pulled.origin)}")
+    elif here.is_dir():
+        console.say(f"{model.name}: takes {describe(model, 'hub')}")
+
+
+def _encoder_of(place: str) -> str:
+    """The encoder that a model folder of ours names, or ""."""
+    from vjepa2cli.files import read_json
+
+    configs = (folder / "config.json" for folder in (Path(place), Path(place) / "model"))
+    config = next((path for path in configs if path.is_file()), None)
+    named = read_json(config).get("vjepa2cli", {}).get("encoder", {}) if config is not None else {}
+    return _without_baseline(str(named.get("source", "")))
+
+
+def _tell_own_encoder(place: str) -> None:
+    """Say that a world model in one file brings its encoder."""
+    path, released = Path(place), registry.RELEASED.get(place)
+    if path.is_file() and path.suffix in _BARE_SUFFIXES:
+        from vjepa2cli.models.contents import read_contents
+
+        held = {network.network for network in read_contents(path).networks}
+        carries = "ac_predictor" in held and "encoder" in held
+    else:
+        carries = released is not None and released.family == "2-ac"
+    if carries:
+        console.say(f"{place}: carries its own encoder, which is taken; it is not that of a V-JEPA 2 checkpoint of the same size")
