@@ -14,8 +14,7 @@ from vjepa2cli.artifacts.reports import read_report
 from vjepa2cli.artifacts.video_store import Description, VideoStoreWriter
 from vjepa2cli.data.transforms import preprocess
 from vjepa2cli.data.video import Clip, iterate_frames, read_clip, read_image, write_image, write_video
-from vjepa2cli.encoding import encode
-from vjepa2cli.encoding.pictures import principal_colours
+from vjepa2cli.encoding import Pictures, encode
 from vjepa2cli.encoding.windows import at_rate, windows
 from vjepa2cli.errors import ConfigError, InputError, VideoError, WeightsError
 from vjepa2cli.models.encoder_v21 import EncoderV21, EncoderV21Spec
@@ -115,12 +114,12 @@ def test_v2_1_reads_an_image_by_its_own_tokenizer_and_a_video_of_one_frame_as_a_
     pixels["mp4"] = preprocess(Clip(read_clip(tmp_path / "one.mp4").pixels[[0, 0]], 1.0, np.zeros(2), ""), crop=32)[None]
     for suffix, clip in pixels.items():
         config = EncodeConfig(num_frames=4, crop=32)
-        encode(tmp_path / f"one.{suffix}", model=tiny_v21, out=tmp_path / "a.npz", pca=None, config=config)
+        encode(tmp_path / f"one.{suffix}", model=tiny_v21, out=tmp_path / "a.npz", config=config)
         with np.load(tmp_path / "a.npz") as found:
             assert found["grid"].tolist() == [1, 2, 2]
             assert np.allclose(found["tokens"].reshape(4, 24), encoder(clip)[0].numpy(), atol=1e-5)
-    encode(tmp_path / "one.png", model=tiny_v21, out=tmp_path / "a.npz", pca=tmp_path / "p.png", config=config)
-    assert read_image(tmp_path / "p.png").shape == (32, 64, 3)
+    encode(tmp_path / "one.png", model=tiny_v21, out=tmp_path / "a.npz", pictures=Pictures(tmp_path / "p.png"), config=config)
+    assert read_image(tmp_path / "p.png").shape == (256, 512, 3)
 
 
 def test_image_is_a_tubelet_of_copies_and_suffixes_agree(tiny_encoder: Path, tmp_path: Path):
@@ -142,7 +141,9 @@ def test_folder_encodes_what_it_can_and_names_the_rest(video: Path, tiny_encoder
     video.rename(folder / "below" / "square.mp4")
     (folder / "text.mp4").write_text("not a video")
     (folder / "notes.txt").write_text("not looked at")
-    summary = encode(folder, model=tiny_encoder, out=tmp_path / "features", config=CONFIG, pca=tmp_path / "pictures")
+    summary = encode(
+        folder, model=tiny_encoder, out=tmp_path / "features", config=CONFIG, pictures=Pictures(tmp_path / "pictures")
+    )
     assert summary["written"] == [str(tmp_path / "features" / "below" / "square.mp4.npz")]
     assert Path(summary["drawn"][0]).is_file()
     assert [item["source"] for item in summary["refused"]] == ["text.mp4"]
@@ -168,33 +169,6 @@ def test_store_gives_the_features_of_its_frames(tiny_encoder: Path, tmp_path: Pa
         assert found["timestamps"].tolist() == [0.125, 0.625, 1.125]
 
 
-def test_pictures_show_the_input_beside_its_components(video: Path, tiny_encoder: Path, tmp_path: Path):
-    encode(video, model=tiny_encoder, out=tmp_path / "a.npz", config=CONFIG, pca=tmp_path / "a.mp4")
-    drawn = read_clip(tmp_path / "a.mp4")
-    assert drawn.pixels.shape == (11, 32, 64, 3)
-    assert drawn.fps == pytest.approx(FPS, rel=0.01)
-    write_image(tmp_path / "one.png", read_clip(video).pixels[0])
-    encode(tmp_path / "one.png", model=tiny_encoder, out=tmp_path / "b.npz", config=CONFIG, pca=tmp_path / "b.png")
-    picture = read_image(tmp_path / "b.png")
-    with np.load(tmp_path / "b.npz") as found:
-        colours = principal_colours(found["tokens"])
-    assert np.array_equal(picture[::16, 32::16], colours[0])
-    # The left half is the network's view, so it differs from the frame's own pixels by the resize alone.
-    assert np.abs(picture[:, :32].astype(int).mean((0, 1)) - read_clip(video).pixels[0].mean((0, 1))).max() < 30
-
-
-def test_components_have_a_sign_and_the_order_of_their_spread():
-    rng = np.random.default_rng(2)
-    spread = np.zeros(8)
-    spread[[1, 4, 6]] = (9, 3, 1)
-    tokens = (rng.normal(size=(3, 5, 7, 8)) * spread + 4).astype(np.float32)
-    colours = principal_colours(tokens)
-    for channel, axis in enumerate((1, 4, 6)):
-        r = np.corrcoef(colours[..., channel].ravel(), tokens[..., axis].ravel())[0, 1]
-        assert r > 0.95
-    assert np.array_equal(principal_colours(np.ones((1, 2, 2, 8), np.float32)), np.zeros((1, 2, 2, 3), np.uint8))
-
-
 def test_wrong_calls_end_before_anything_is_read(video: Path, tiny_encoder: Path, tmp_path: Path):
     with pytest.raises(WeightsError, match="vjepa2-vitl-256"):
         encode(video, model=None)
@@ -203,7 +177,7 @@ def test_wrong_calls_end_before_anything_is_read(video: Path, tiny_encoder: Path
     with pytest.raises(InputError, match=r"\.npz or \.safetensors"):
         encode(video, model=tiny_encoder, out=tmp_path / "a.txt")
     with pytest.raises(InputError, match=r"\.mp4 for a video"):
-        encode(video, model=tiny_encoder, out=tmp_path / "a.npz", pca=tmp_path / "a.png")
+        encode(video, model=tiny_encoder, out=tmp_path / "a.npz", pictures=Pictures(tmp_path / "a.png"))
     with pytest.raises(ConfigError, match="num_frames: 5 is not a multiple of 2"):
         encode(video, model=tiny_encoder, out=tmp_path / "a.npz", config=EncodeConfig(num_frames=5))
     (tmp_path / "text.mp4").write_text("not a video")

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from vjepa2cli.cli import console, inspection, steps, weights
+from vjepa2cli.cli import console, features, inspection, steps, weights
 from vjepa2cli.errors import Vjepa2Error
 from vjepa2cli.files import is_disk_full
 
@@ -26,7 +26,7 @@ for step in (
     steps.collect,
     steps.ingest,
     steps.pretrain,
-    steps.encode,
+    features.encode,
     steps.precompute,
     steps.posttrain,
     steps.probe,

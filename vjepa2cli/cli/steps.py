@@ -1,4 +1,4 @@
-"""The eleven steps as commands: read the config, call the step, print what it made."""
+"""The steps as commands: read the config, call the step, print what it made."""
 
 import shutil
 from collections.abc import Callable
@@ -39,17 +39,19 @@ AcModel = Annotated[
 ]
 
 
-def _config_option(step: str) -> Any:
+def config_option(step: str) -> Any:
+    """The option --config of a step."""
     return typer.Option("--config", metavar="NAME|FILE", help=f"A preset of {step} (see `vjepa2 config list`) or a YAML file.")
 
 
-def _load(source: str, root: "type[_Config]", overrides: list[str] | None) -> "_Config":
+def load_config(source: str, root: "type[_Config]", overrides: list[str] | None) -> "_Config":
+    """Load a preset or a file, with the overrides of --set."""
     from vjepa2cli import config
 
     return config.load(source, root, overrides=overrides or ())
 
 
-def _device(name: str) -> str:
+def find_device(name: str) -> str:
     """Turn `auto` into the best device of this machine."""
     import torch
 
@@ -83,7 +85,7 @@ def _emit_report(path: Path, *, as_json: bool) -> None:
 
 def collect(
     out: Annotated[Path, typer.Option(help="Folder for the recordings, in the raw DROID layout.")],
-    config: Annotated[str, _config_option("collect")] = "tiny-collect",
+    config: Annotated[str, config_option("collect")] = "tiny-collect",
     overrides: Overrides = None,
     workers: Workers = 1,
     replace: Replace = False,
@@ -93,7 +95,7 @@ def collect(
     from vjepa2cli.collection import collect as run
     from vjepa2cli.settings import CollectConfig
 
-    settings = _load(config, CollectConfig, overrides)
+    settings = load_config(config, CollectConfig, overrides)
     with console.step_output(out) as progress:
         path = _start_or_replace(lambda: run(out, config=settings, workers=workers, progress=progress), out, replace=replace)
     console.emit({"out": str(path), "episodes": settings.episodes}, str(path), as_json=as_json)
@@ -108,7 +110,7 @@ def ingest(
         Path | None, typer.Option(help="A CSV of labelled windows: video,start_frame,num_frames,label,episode.")
     ] = None,
     summary: Annotated[Path | None, typer.Option(help="Also write the summary here, last.")] = None,
-    config: Annotated[str, _config_option("ingest")] = "tiny-ingest",
+    config: Annotated[str, config_option("ingest")] = "tiny-ingest",
     overrides: Overrides = None,
     workers: Workers = 1,
     replace: Replace = False,
@@ -119,7 +121,7 @@ def ingest(
     from vjepa2cli.ingestion import ingest as run
     from vjepa2cli.settings import IngestConfig
 
-    settings = _load(config, IngestConfig, overrides)
+    settings = load_config(config, IngestConfig, overrides)
     with console.step_output(out) as progress:
         result = _start_or_replace(
             lambda: run(sources, out, labels=labels, config=settings, workers=workers, progress=progress), out, replace=replace
@@ -135,7 +137,7 @@ def ingest(
 def pretrain(
     store: Store,
     run_dir: RunDir,
-    config: Annotated[str, _config_option("pretrain")] = "tiny-pretrain",
+    config: Annotated[str, config_option("pretrain")] = "tiny-pretrain",
     overrides: Overrides = None,
     init_from: Annotated[
         str | None,
@@ -150,48 +152,23 @@ def pretrain(
     """Pretrain an encoder: predict the features of masked tubelets."""
     from vjepa2cli.settings import PretrainConfig
 
-    settings = _load(config, PretrainConfig, overrides)
+    settings = load_config(config, PretrainConfig, overrides)
     from vjepa2cli.train.pretraining import pretrain as run
 
     with console.step_output(run_dir) as progress:
         path = _start_or_replace(
-            lambda: run(store, run_dir, config=settings, init_from=init_from, device=_device(device), progress=progress),
+            lambda: run(store, run_dir, config=settings, init_from=init_from, device=find_device(device), progress=progress),
             run_dir,
             replace=replace,
         )
     _emit_report(path, as_json=as_json)
 
 
-def encode(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="A video, an image, a folder of them, or a video store.")],
-    model: Encoder = "results/pretrain",
-    out: Annotated[Path | None, typer.Option(help="Features: .npz or .safetensors; a folder for several inputs.")] = None,
-    pca: Annotated[Path | None, typer.Option(help="Draw the first three principal components, .mp4 or .png.")] = None,
-    config: Annotated[str, _config_option("encode")] = "tiny-encode",
-    overrides: Overrides = None,
-    device: Device = "auto",
-    as_json: Json = False,
-) -> None:
-    """Turn a video, an image or a folder into features with timestamps."""
-    from vjepa2cli.settings import EncodeConfig
-
-    settings = _load(config, EncodeConfig, overrides)
-    from vjepa2cli.encoding import encode as run
-
-    with console.step_output(out) as progress:
-        result = run(
-            inputs, model=at_hand(model, progress), out=out, config=settings, pca=pca, device=_device(device), progress=progress
-        )
-    for refused in result["refused"]:
-        console.say(f"refused {refused['source']}: {refused['reason']}")
-    console.emit(result, "\n".join([*result["written"], *result["drawn"]]), as_json=as_json)
-
-
 def precompute(
     store: Store,
     out: Annotated[Path, typer.Option(help="The latent store to write, *.h5.")],
     model: Encoder = "results/pretrain",
-    config: Annotated[str, _config_option("precompute")] = "tiny-precompute",
+    config: Annotated[str, config_option("precompute")] = "tiny-precompute",
     overrides: Overrides = None,
     device: Device = "auto",
     as_json: Json = False,
@@ -199,18 +176,18 @@ def precompute(
     """Encode robot recordings once, each frame alone, with their states and actions."""
     from vjepa2cli.settings import PrecomputeConfig
 
-    settings = _load(config, PrecomputeConfig, overrides)
+    settings = load_config(config, PrecomputeConfig, overrides)
     from vjepa2cli.precomputation import precompute as run
 
     with console.step_output(out) as progress:
-        path = run(store, out, model=at_hand(model, progress), config=settings, device=_device(device), progress=progress)
+        path = run(store, out, model=at_hand(model, progress), config=settings, device=find_device(device), progress=progress)
     console.emit({"out": str(path)}, str(path), as_json=as_json)
 
 
 def posttrain(
     latents: Latents,
     run_dir: RunDir,
-    config: Annotated[str, _config_option("posttrain")] = "tiny-posttrain",
+    config: Annotated[str, config_option("posttrain")] = "tiny-posttrain",
     overrides: Overrides = None,
     device: Device = "auto",
     replace: Replace = False,
@@ -219,12 +196,14 @@ def posttrain(
     """Train the action-conditioned predictor on cached latents."""
     from vjepa2cli.settings import PosttrainConfig
 
-    settings = _load(config, PosttrainConfig, overrides)
+    settings = load_config(config, PosttrainConfig, overrides)
     from vjepa2cli.train.posttraining import posttrain as run
 
     with console.step_output(run_dir) as progress:
         path = _start_or_replace(
-            lambda: run(latents, run_dir, config=settings, device=_device(device), progress=progress), run_dir, replace=replace
+            lambda: run(latents, run_dir, config=settings, device=find_device(device), progress=progress),
+            run_dir,
+            replace=replace,
         )
     _emit_report(path, as_json=as_json)
 
@@ -233,7 +212,7 @@ def probe(
     store: Store,
     run_dir: RunDir,
     model: Encoder = "results/pretrain",
-    config: Annotated[str, _config_option("probe")] = "tiny-probe",
+    config: Annotated[str, config_option("probe")] = "tiny-probe",
     overrides: Overrides = None,
     device: Device = "auto",
     replace: Replace = False,
@@ -242,13 +221,13 @@ def probe(
     """Train an attentive probe on frozen features of labelled windows, beside its baselines."""
     from vjepa2cli.settings import ProbeConfig
 
-    settings = _load(config, ProbeConfig, overrides)
+    settings = load_config(config, ProbeConfig, overrides)
     from vjepa2cli.train.probing import probe as run
 
     with console.step_output(run_dir) as progress:
         path = _start_or_replace(
             lambda: run(
-                store, run_dir, model=at_hand(model, progress), config=settings, device=_device(device), progress=progress
+                store, run_dir, model=at_hand(model, progress), config=settings, device=find_device(device), progress=progress
             ),
             run_dir,
             replace=replace,
@@ -260,7 +239,7 @@ def validate(
     latents: Latents,
     out: ReportOut,
     model: AcModel = "results/posttrain/trained",
-    config: Annotated[str, _config_option("validate")] = "tiny-validate",
+    config: Annotated[str, config_option("validate")] = "tiny-validate",
     overrides: Overrides = None,
     device: Device = "auto",
     as_json: Json = False,
@@ -268,11 +247,11 @@ def validate(
     """Judge a world model on held-out recordings, without a robot."""
     from vjepa2cli.settings import ValidateConfig
 
-    settings = _load(config, ValidateConfig, overrides)
+    settings = load_config(config, ValidateConfig, overrides)
     from vjepa2cli.planning.validation import validate as run
 
     with console.step_output(out) as progress:
-        path = run(latents, out, model=at_hand(model, progress), config=settings, device=_device(device), progress=progress)
+        path = run(latents, out, model=at_hand(model, progress), config=settings, device=find_device(device), progress=progress)
     _emit_report(path, as_json=as_json)
 
 
@@ -284,7 +263,7 @@ def plan(
         str | None, typer.Option(metavar="X,Y,Z,RX,RY,RZ,G", help="Pose now: metres, radians, gripper 0 open to 1 closed.")
     ] = None,
     out: Annotated[Path, typer.Option(help="The plan, with energies per iteration.")] = Path("plan.json"),
-    config: Annotated[str, _config_option("plan")] = "tiny-plan",
+    config: Annotated[str, config_option("plan")] = "tiny-plan",
     overrides: Overrides = None,
     device: Device = "auto",
     as_json: Json = False,
@@ -292,11 +271,11 @@ def plan(
     """Find the actions that lead from an observation to a goal image."""
     from vjepa2cli.settings import PlanConfig
 
-    settings, pose = _load(config, PlanConfig, overrides), _numbers(state)
+    settings, pose = load_config(config, PlanConfig, overrides), _numbers(state)
     from vjepa2cli.planning.controller import plan as run
 
     with console.step_output(out) as progress:
-        result = run(obs, goal, model=at_hand(model, progress), state=pose, config=settings, out=out, device=_device(device))
+        result = run(obs, goal, model=at_hand(model, progress), state=pose, config=settings, out=out, device=find_device(device))
     lines = [" ".join(f"{value:+.4f}" for value in action) for action in result.actions.tolist()]
     console.emit(result.to_tree() | {"out": str(out)}, "\n".join(lines), as_json=as_json)
 
@@ -315,7 +294,7 @@ def _numbers(state: str | None) -> list[float] | None:
 def evaluate(
     out: ReportOut,
     model: AcModel = "results/posttrain/trained",
-    config: Annotated[str, _config_option("evaluate")] = "tiny-evaluate",
+    config: Annotated[str, config_option("evaluate")] = "tiny-evaluate",
     overrides: Overrides = None,
     device: Device = "auto",
     as_json: Json = False,
@@ -323,25 +302,25 @@ def evaluate(
     """Reach image goals in the simulated tabletop, closed loop, beside a random and a perfect policy."""
     from vjepa2cli.settings import EvaluateConfig
 
-    settings = _load(config, EvaluateConfig, overrides)
+    settings = load_config(config, EvaluateConfig, overrides)
     from vjepa2cli.planning.evaluation import evaluate as run
 
     with console.step_output(out) as progress:
-        path = run(at_hand(model, progress), out, config=settings, device=_device(device), progress=progress)
+        path = run(at_hand(model, progress), out, config=settings, device=find_device(device), progress=progress)
     _emit_report(path, as_json=as_json)
 
 
 def report(
     inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="Run directories and reports.")],
     out: Annotated[Path, typer.Option(help="The page to write, *.html.")],
-    config: Annotated[str, _config_option("report")] = "tiny-report",
+    config: Annotated[str, config_option("report")] = "tiny-report",
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
     """Draw one HTML page from run directories and reports."""
     from vjepa2cli.settings import ReportConfig
 
-    settings = _load(config, ReportConfig, overrides)
+    settings = load_config(config, ReportConfig, overrides)
     from vjepa2cli.reporting import report as run
 
     with console.step_output(out):

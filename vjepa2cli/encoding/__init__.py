@@ -1,6 +1,7 @@
 """Features for people: a video, an image, a folder or a video store becomes tokens with timestamps, and pictures of them."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,12 @@ import torch
 
 from vjepa2cli.artifacts.provenance import provenance
 from vjepa2cli.artifacts.reports import write_report
-from vjepa2cli.encoding.features import compute_features, describe, save_features
-from vjepa2cli.encoding.pictures import draw_components
+from vjepa2cli.encoding.features import Features, compute_features, describe, save_features
+from vjepa2cli.encoding.gallery import Gallery, Pictures
+from vjepa2cli.encoding.pictures import Encoded
+from vjepa2cli.encoding.similarity import Point
 from vjepa2cli.encoding.sources import Source, find_sources
+from vjepa2cli.encoding.windows import sampled
 from vjepa2cli.errors import ConfigError, InputError, WeightsError
 from vjepa2cli.models.weights import encoder_digest, load_encoder
 from vjepa2cli.models.world_model import FrameEncoder
@@ -18,7 +22,10 @@ from vjepa2cli.progress import SILENT, Progress
 from vjepa2cli.registry import RELEASED
 from vjepa2cli.settings import EncodeConfig
 
+__all__ = ["Pictures", "Point", "encode"]
+
 _DEFAULT = EncodeConfig()
+_NO_PICTURES = Pictures()
 
 
 def encode(
@@ -27,7 +34,7 @@ def encode(
     model: str | Path | None,
     out: Path | None = None,
     config: EncodeConfig = _DEFAULT,
-    pca: Path | None = None,
+    pictures: Pictures = _NO_PICTURES,
     device: torch.device | str = "cpu",
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
@@ -35,7 +42,7 @@ def encode(
 
     One file becomes one `.npz` or `.safetensors` at `out`; anything else a folder of `.npz` with a report, `encoding.json`. The
     arrays are those of `Features`, with the `grid` and the `provenance`. A video is covered by windows of `config.num_frames`.
-    `pca` draws the first three principal components beside the frames, as `.mp4` or `.png`, or a folder for several inputs.
+    `pictures` are drawn beside the frames, as `.mp4` or `.png`; those of several inputs go to a folder.
     What cannot be read in a folder is refused and passed over; raises InputError where nothing could be encoded.
     """
     if not model:
@@ -48,11 +55,12 @@ def encode(
     sources = find_sources(given)
     single = len(given) == 1 and given[0].is_file()
     out = out or Path(f"{given[0].stem}.npz" if single else "features")
-    _check_targets(sources, out, pca, single=single)
+    _check_target(out, single=single)
     encoder = load_encoder(str(model), device=device)
     crop = _check_config(config, encoder)
     origin = provenance("encode", config, inputs={"model": encoder_digest(encoder)})
-    summary: dict[str, Any] = {"written": [], "drawn": [], "encoded": [], "refused": []}
+    gallery = Gallery(pictures, sources, crop=crop, single=single, origin=origin)
+    summary: dict[str, Any] = {"written": [], "drawn": gallery.drawn, "encoded": [], "refused": []}
     progress.start("encode", total=len(sources))
     for source in sources:
         try:
@@ -67,11 +75,9 @@ def encode(
         save_features(target, features, origin | {"source": source.name, "crop": crop})
         summary["written"].append(str(target))
         summary["encoded"].append(describe(source, features))
-        if pca is not None:
-            picture = pca if single else pca / f"{source.name}{'.png' if source.still else '.mp4'}"
-            draw_components(picture, source, features, config=config, crop=crop)
-            summary["drawn"].append(str(picture))
+        gallery.show(_encoded(source, features, config=config, crop=crop))
         progress.advance()
+    gallery.close()
     progress.finish()
     if not summary["written"]:
         first = summary["refused"][0]
@@ -81,13 +87,18 @@ def encode(
     return summary
 
 
-def _check_targets(sources: Sequence[Source], out: Path, pca: Path | None, *, single: bool) -> None:
+def _encoded(source: Source, features: Features, *, config: EncodeConfig, crop: int) -> Encoded:
+    """What the pictures need to know of one input."""
+    fps = config.fps or source.fps()
+    frames = partial(sampled, source, config)
+    return Encoded(source.name, lambda: [features.tokens], features.timestamps, frames, fps, source.still, crop)
+
+
+def _check_target(out: Path, *, single: bool) -> None:
     if single and out.suffix not in (".npz", ".safetensors"):
         raise InputError(f"{out}: features of one file are written as .npz or .safetensors; choose one of these suffixes")
     if not single and out.suffix in (".npz", ".safetensors"):
         raise InputError(f"{out}: several inputs are written to a folder, one .npz each; name a folder")
-    if single and pca is not None and pca.suffix != (".png" if sources[0].still else ".mp4"):
-        raise InputError(f"{pca}: components are drawn as .mp4 for a video and as .png for an image; choose that suffix")
 
 
 def _check_config(config: EncodeConfig, encoder: FrameEncoder) -> int:

@@ -1,49 +1,97 @@
-"""Pictures of features: their principal components beside the frames."""
+"""Pictures of features: what the encoder sees, and beside it a map of its tokens, smooth from patch to patch."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vjepa2cli.data.transforms import IMAGE_MEAN, IMAGE_STD, preprocess
-from vjepa2cli.data.video import Clip, write_image, write_video
-from vjepa2cli.encoding.features import Features
-from vjepa2cli.encoding.sources import Pixels, Source
-from vjepa2cli.encoding.windows import sampled
-from vjepa2cli.settings import EncodeConfig
+from vjepa2cli.data.cropping import evaluation_crop
+from vjepa2cli.data.video import resize, write_image, write_video
+from vjepa2cli.encoding.components import Basis, TokenBlocks
+from vjepa2cli.encoding.sources import Pixels, TimedFrame
+
+_SMALLEST_HEIGHT = 256
+_HEAT = np.array([(8, 4, 26), (74, 12, 96), (158, 36, 97), (226, 88, 52), (250, 168, 45), (252, 255, 190)])
+_HEAT_OF_LEVEL = np.round([np.interp(np.linspace(0, 5, 256), range(6), channel) for channel in _HEAT.T]).T.astype(np.uint8)
 
 
-def principal_colours(tokens: NDArray[np.float32]) -> Pixels:
-    """The first three principal components of tokens [T, H, W, D] as uint8 [T, H, W, 3], one a colour.
+@dataclass(frozen=True)
+class Encoded:
+    """What a picture shows of one input: its tokens, the seconds of their time steps [T], its frames and how they are shown."""
 
-    Each axis points to where its largest weight is positive, so equal tokens give equal colours, and runs from its 1st to its
-    99th percentile.
+    name: str
+    tokens: TokenBlocks
+    timestamps: NDArray[np.float64]
+    frames: Callable[[], Iterator[TimedFrame]]
+    fps: float
+    still: bool
+    crop: int | tuple[int, int]
+
+
+def draw_components(path: Path, encoded: Encoded, basis: Basis) -> None:
+    """Each frame, and beside it the three components of its tokens as a colour; the background, if there is one, is black."""
+    colours = np.concatenate([basis.colours(block) for block in encoded.tokens()])
+    shown = np.concatenate([basis.mask(block) for block in encoded.tokens()])
+
+    def maps(step: int, size: tuple[int, int]) -> Pixels:
+        light = smooth(np.repeat(255 * shown[step, ..., None].astype(np.uint8), 3, -1), size)
+        return np.round(smooth(colours[step], size) * (light / 255.0)).astype(np.uint8)
+
+    draw(path, encoded, maps)
+
+
+def draw(
+    path: Path,
+    encoded: Encoded,
+    maps: Callable[[int, tuple[int, int]], Pixels],
+    *,
+    mark: Callable[[Pixels, int], None] = lambda frame, step: None,
+) -> None:
+    """Write an image or a video of every frame beside the map of its time step, `maps(step, (height, width))`.
+
+    `mark(frame, step)` may draw on the frame. What is small is enlarged by a whole number.
     """
-    flat = tokens.reshape(-1, tokens.shape[-1]).astype(np.float64)
-    flat = flat - flat.mean(0)
-    axes = np.linalg.eigh(flat.T @ flat)[1][:, :-4:-1]  # [D, 3], the largest first
-    axes = axes * np.sign(np.take_along_axis(axes, np.abs(axes).argmax(0)[None], 0))
-    scores = flat @ axes
-    low, high = np.percentile(scores, (1, 99), axis=0)
-    shares = np.clip((scores - low) / np.maximum(high - low, 1e-12), 0, 1)
-    colours: Pixels = np.round(255 * shares).astype(np.uint8).reshape(*tokens.shape[:-1], 3)
-    return colours
-
-
-def draw_components(path: Path, source: Source, features: Features, *, config: EncodeConfig, crop: int) -> None:
-    """The input as the encoder sees it, and beside it the components of its tokens."""
-    colours = principal_colours(features.tokens)
-    patch = crop // colours.shape[1]
-    tubelet = (features.num_frames + features.padded_frames) // len(colours)
 
     def pictures() -> Iterator[Pixels]:
-        for index, (time, pixels) in enumerate(sampled(source, config)):
-            seen = preprocess(Clip(pixels[None], 1.0, np.array([time]), source.name), crop=crop)[:, 0].permute(1, 2, 0).numpy()
-            frame = np.clip(np.round(255 * (seen * IMAGE_STD + IMAGE_MEAN)), 0, 255).astype(np.uint8)
-            yield np.concatenate([frame, colours[index // tubelet].repeat(patch, 0).repeat(patch, 1)], axis=1)
+        for time, pixels in encoded.frames():
+            frame = evaluation_crop(pixels[None], crop=encoded.crop)[0]
+            step = int(np.abs(encoded.timestamps - time).argmin())
+            factor = -(-_SMALLEST_HEIGHT // frame.shape[0])
+            size = (frame.shape[0] * factor, frame.shape[1] * factor)
+            frame = resize(frame, size).copy()
+            mark(frame, step)
+            yield np.concatenate([frame, maps(step, size)], axis=1)
 
-    if source.still:
+    if encoded.still:
         write_image(path, next(pictures()))
     else:
-        write_video(path, pictures(), fps=config.fps or source.fps())
+        write_video(path, pictures(), fps=encoded.fps)
+
+
+def smooth(patches: Pixels, size: tuple[int, int]) -> Pixels:
+    """One colour a patch, uint8 [H, W, 3], over `size` (height, width) pixels, bilinear between the centres of the patches."""
+    return resize(patches, size, method="bilinear")
+
+
+def heat(values: NDArray[np.floating], size: tuple[int, int], *, low: float, high: float) -> Pixels:
+    """One value a patch, [H, W], as smooth colours: `low` is nearly black, then purple, red and orange, `high` is pale yellow."""
+    levels = np.round(255 * np.clip((values - low) / max(high - low, 1e-12), 0, 1)).astype(np.uint8)
+    return _HEAT_OF_LEVEL[smooth(np.repeat(levels[..., None], 3, -1), size)[..., 0]]
+
+
+def frame_patch(frame: Pixels, row: int, column: int, grid: tuple[int, int], *, bright: bool) -> None:
+    """Draw a white box with a dark edge, or a grey one, around one patch of `grid` (rows, columns), in place."""
+    height, width = frame.shape[0] // grid[0], frame.shape[1] // grid[1]
+    top, left = row * height, column * width
+    for inset, colour in ((0, 0), (1, 255 if bright else 128), (2, 255 if bright else 128), (3, 0)):
+        bottom, right = top + height - 1 - inset, left + width - 1 - inset
+        frame[[top + inset, bottom], left + inset : right + 1] = colour
+        frame[top + inset : bottom + 1, [left + inset, right]] = colour
+
+
+def blocks_of(encoded: Iterable[Encoded]) -> TokenBlocks:
+    """The tokens of several inputs as those of one."""
+    inputs = list(encoded)
+    return lambda: (block for one in inputs for block in one.tokens())
