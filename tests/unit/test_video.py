@@ -3,7 +3,9 @@
 import csv
 import os
 from pathlib import Path
+from typing import Literal
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -162,6 +164,30 @@ def test_pixels_that_are_not_square_become_square(shared: Path) -> None:
     assert (info.height, info.width) == (144, round(176 * 16 / 11))
 
 
+@pytest.mark.parametrize(
+    ("name", "rotation", "mirrored"),
+    [
+        ("decord/video_0.mov", 0, False),
+        ("decord/video_90.mov", 90, False),
+        ("decord/video_270.mov", 270, False),
+        ("androidx-media/sample_rotate_and_reflect.mp4", 90, True),
+    ],
+)
+def test_rotation_that_is_said_is_the_one_that_is_applied(shared: Path, name: str, rotation: int, mirrored: bool) -> None:
+    path = shared / "data" / "videos" / name
+    info = probe_video(path)
+    assert (info.rotation, info.mirrored) == (rotation, mirrored)
+    with av.open(str(path)) as container:
+        coded = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    upright = np.rot90(coded, -rotation // 90)
+    assert np.array_equal(upright[:, ::-1] if mirrored else upright, next(iterate_frames(path))[2])
+
+
+def test_pixel_shape_that_is_said_is_the_one_that_is_applied(shared: Path) -> None:
+    info = probe_video(shared / "data/hostile/one_frame/bbb_sunflower_QCIF_30fps_mp4v_noaudio_1f.mp4")
+    assert info.pixel_aspect == pytest.approx(16 / 11)
+
+
 def test_variable_frame_rate_keeps_every_frames_own_time(shared: Path) -> None:
     times = np.array(
         [time for time, _, _ in iterate_frames(shared / "data/videos/metadata-extractor-images/FLIR Thermal.mp4", short_side=16)]
@@ -222,8 +248,20 @@ def test_video_is_no_image(tmp_path: Path) -> None:
         read_image(tmp_path / "a.png")
 
 
-def test_shrinking_by_area_is_the_mean_of_blocks() -> None:
+@pytest.mark.parametrize("method", ["area", "blocks"])
+def test_shrinking_by_a_whole_number_is_the_mean_of_blocks(method: Literal["area", "blocks"]) -> None:
     frames = np.random.default_rng(1).integers(0, 256, (2, 8, 12, 3), np.uint8)
     blocks = frames.reshape(2, 4, 2, 6, 2, 3).mean(axis=(2, 4))
     # Half a level of rounding.
-    assert np.abs(resize(frames, (4, 6)) - blocks).max() <= 0.5 + 1e-6
+    assert np.abs(resize(frames, (4, 6), method=method) - blocks).max() <= 0.5 + 1e-6
+
+
+@pytest.mark.parametrize("size", [(256, 455), (112, 199), (96, 171)])
+def test_shrinking_by_blocks_stays_closer_to_area_than_what_the_released_transforms_do(
+    shared: Path, size: tuple[int, int]
+) -> None:
+    frame = next(iterate_frames(shared / "data/videos/segment-anything-2/04_coffee.mp4"))[2]
+    area, blocks, bilinear = (resize(frame, size, method=method).astype(int) for method in ("area", "blocks", "bilinear"))
+    assert np.square(blocks - area).mean() < 0.5 * np.square(bilinear - area).mean()
+    # No shift: the mean position of what differs would show one of a pixel or more.
+    assert np.abs(blocks - area).mean() < 2.5

@@ -29,6 +29,18 @@ def orientation(frame: Any) -> Signs:
     return (a, b, c, d) if is_straight or is_turned else UPRIGHT
 
 
+def described(signs: Signs) -> tuple[int, bool]:
+    """The same as a rotation, in degrees clockwise, and whether the result is mirrored, left to right."""
+    sample = np.arange(6, dtype=np.uint8).reshape(2, 3, 1)
+    wanted = turned(sample, signs)
+    for mirrored in (False, True):
+        for quarters in range(4):
+            rotated = np.rot90(sample, -quarters)
+            if np.array_equal(rotated[:, ::-1] if mirrored else rotated, wanted):
+                return 90 * quarters, mirrored
+    raise AssertionError(signs)
+
+
 def turned(pixels: NDArray[np.uint8], signs: Signs) -> NDArray[np.uint8]:
     """Pixels [Y, X, 3] as they are to be seen, contiguous."""
     a, b, c, d = signs
