@@ -81,10 +81,22 @@ def test_version_is_printed(vjepa2: Command) -> None:
     assert (ended.returncode, ended.stdout) == (0, "vjepa2 0.1.0\n")
 
 
-@pytest.mark.parametrize(("given", "threads"), [({}, "1"), ({"VJEPA2_THREADS": "3"}, "3"), ({"OMP_NUM_THREADS": "7"}, "1")])
-def test_threads_are_set_before_torch_and_whatever_the_shell_says(given: dict[str, str], threads: str) -> None:
+CORES = str(len(os.sched_getaffinity(0)))
+
+
+@pytest.mark.parametrize(
+    ("given", "threads"),
+    [
+        ({}, CORES),
+        ({"VJEPA2_THREADS": "3"}, "3"),
+        ({"OMP_NUM_THREADS": "7"}, "7"),  # as launchers set it
+        ({"OMP_NUM_THREADS": "7", "VJEPA2_THREADS": "3"}, "3"),
+    ],
+)
+def test_threads_are_set_before_torch(given: dict[str, str], threads: str) -> None:
     code = "import os\n" + RUN.format(arguments=["config", "list"]) + "\nos.write(2, os.environ['OMP_NUM_THREADS'].encode())"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | given, check=True)
+    environment = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "VJEPA2_THREADS")}
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment | given, check=True)
     assert ended.stderr == threads
 
 

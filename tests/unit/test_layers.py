@@ -24,6 +24,7 @@ LAYERS: dict[str, int] = {
             "diagnosis",
             "downloading",
             "conversion",
+            "launching",
             "train",
             "planning",
         ),

@@ -11,9 +11,10 @@ from typing import Annotated
 
 import typer
 
-from vjepa2cli.cli import console, features, inspection, steps, weights
+from vjepa2cli.cli import console, features, inspection, launch, steps, weights
 from vjepa2cli.errors import Vjepa2Error
 from vjepa2cli.files import is_disk_full
+from vjepa2cli.launching import num_cores
 
 app = typer.Typer(
     name="vjepa2",
@@ -37,6 +38,7 @@ for step in (
 ):
     app.command(rich_help_panel="Steps")(step)
 app.command(rich_help_panel="Utilities")(inspection.doctor)
+app.command(rich_help_panel="Utilities", context_settings={"ignore_unknown_options": True})(launch.launch)
 app.add_typer(inspection.config_app, name="config", rich_help_panel="Utilities")
 app.add_typer(weights.weights_app, name="weights", rich_help_panel="Utilities")
 
@@ -51,17 +53,23 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
     threads: Annotated[
-        int, typer.Option(min=1, envvar="VJEPA2_THREADS", help="CPU threads of each process; equal threads, equal bits.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1, envvar="VJEPA2_THREADS", help="CPU threads of each process, else one a core; equal threads, equal bits."
+        ),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more, to stderr.")] = False,
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
     ] = False,
 ) -> None:
     """Turn video into a world model that plans. Results go to stdout, progress and logs to stderr."""
-    for library in ("OMP", "MKL", "OPENBLAS"):
-        os.environ[f"{library}_NUM_THREADS"] = str(threads)
+    context.obj = threads
+    if threads is not None or "OMP_NUM_THREADS" not in os.environ:  # which launchers set
+        for library in ("OMP", "MKL", "OPENBLAS"):
+            os.environ[f"{library}_NUM_THREADS"] = str(threads or num_cores())
     console.set_up_logging(verbose=verbose)
 
 

@@ -12,11 +12,15 @@ rule pretrain:
         f"{RESULTS}/logs/pretrain.log",
     priority: 70
     threads: 1
+    resources:
+        nodes=1,
+        processes=1,
     params:
         store=subpath(input.store, strip_suffix=".json"),
         run_dir=subpath(output.report, parent=True),
     shell:
-        "vjepa2 pretrain {params.store:q} --run-dir {params.run_dir:q} --config {input.config:q} --replace > {log:q} 2>&1"
+        "vjepa2 --threads {threads} launch --nodes {resources.nodes} --processes {resources.processes} "
+        "-- pretrain {params.store:q} --run-dir {params.run_dir:q} --config {input.config:q} --replace > {log:q} 2>&1"
 
 
 # The baselines need the shape of the encoder and not its weights, so they need not wait for the pretraining.
@@ -53,8 +57,8 @@ rule precompute:
         store=subpath(input.store, strip_suffix=".json"),
         encoder=encoder_source,
     shell:
-        "vjepa2 precompute {params.store:q} --model {params.encoder:q} --out {output.latents:q} --config {input.config:q} "
-        "> {log:q} 2>&1"
+        "vjepa2 --threads {threads} precompute {params.store:q} --model {params.encoder:q} --out {output.latents:q} "
+        "--config {input.config:q} > {log:q} 2>&1"
 
 
 rule posttrain:
@@ -67,10 +71,14 @@ rule posttrain:
         f"{RESULTS}/logs/posttrain-{{encoder}}.log",
     priority: 50
     threads: 1
+    resources:
+        nodes=1,
+        processes=1,
     params:
         run_dir=subpath(output.report, parent=True),
     shell:
-        "vjepa2 posttrain {input.latents:q} --run-dir {params.run_dir:q} --config {input.config:q} --replace > {log:q} 2>&1"
+        "vjepa2 --threads {threads} launch --nodes {resources.nodes} --processes {resources.processes} "
+        "-- posttrain {input.latents:q} --run-dir {params.run_dir:q} --config {input.config:q} --replace > {log:q} 2>&1"
 
 
 rule probe:
@@ -89,5 +97,5 @@ rule probe:
         encoder=subpath(input.encoder, parent=True),
         run_dir=subpath(output.report, parent=True),
     shell:
-        "vjepa2 probe {params.store:q} --model {params.encoder:q} --run-dir {params.run_dir:q} --config {input.config:q} "
-        "--replace > {log:q} 2>&1"
+        "vjepa2 --threads {threads} probe {params.store:q} --model {params.encoder:q} --run-dir {params.run_dir:q} "
+        "--config {input.config:q} --replace > {log:q} 2>&1"

@@ -15,8 +15,8 @@ rule validate:
     params:
         model=subpath(input.model, parent=True),
     shell:
-        "vjepa2 validate {input.latents:q} --model {params.model:q} --out {output.report:q} --config {input.config:q} "
-        "> {log:q} 2>&1"
+        "vjepa2 --threads {threads} validate {input.latents:q} --model {params.model:q} --out {output.report:q} "
+        "--config {input.config:q} > {log:q} 2>&1"
 
 
 rule evaluate:
@@ -32,7 +32,8 @@ rule evaluate:
     params:
         model=subpath(input.model, parent=True),
     shell:
-        "vjepa2 evaluate --model {params.model:q} --out {output.report:q} --config {input.config:q} > {log:q} 2>&1"
+        "vjepa2 --threads {threads} evaluate --model {params.model:q} --out {output.report:q} "
+        "--config {input.config:q} > {log:q} 2>&1"
 
 
 rule report:
