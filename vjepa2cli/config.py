@@ -192,8 +192,8 @@ def _explain(fault: Any, root: type[BaseModel], where: str) -> str:
         return f"{where}: {name}: unknown key;{_suggestion(str(leaf), _keys_at(root, parents))}"
     if fault["type"] == "missing":
         return f"{where}: {name}: is required"
-    if fault["type"] == "value_error" and not name:
-        return f"{where}: {fault['msg'].removeprefix('Value error, ')}"
+    if fault["type"] == "value_error" and isinstance(fault["input"], dict):  # of keys that do not go together
+        return f"{where}: {f'{name}: ' if name else ''}{fault['msg'].removeprefix('Value error, ')}"
     return f"{where}: {name}: {fault['input']!r} is refused: {fault['msg']}"
 
 
