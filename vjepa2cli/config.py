@@ -102,11 +102,52 @@ def save(config: StepConfig, path: Path) -> None:
 
 def first_difference(old: StepConfig, new: StepConfig) -> str | None:
     """The first key in which two resolved configs differ, as `a.b: old -> new`, or None."""
+    return next((f"{key}: {before!r} -> {after!r}" for key, before, after in differences(old, new)), None)
+
+
+def differences(old: StepConfig, new: StepConfig) -> list[tuple[str, Any, Any]]:
+    """Every key in which two resolved configs differ, with both values."""
     before, after = dict(_flatten(to_tree(old))), dict(_flatten(to_tree(new)))
-    for key in before | after:
-        if before.get(key) != after.get(key):
-            return f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
-    return None
+    return [(key, before.get(key), after.get(key)) for key in before | after if before.get(key) != after.get(key)]
+
+
+def value_of(config: StepConfig, key: str) -> Any:
+    """The value of a key such as `beside.0.clip.crop`; raises ConfigError where there is none."""
+    value: Any = to_tree(config)
+    for part in key.split("."):
+        try:
+            value = value[int(part)] if isinstance(value, list) else value[part]
+        except (KeyError, IndexError, TypeError, ValueError):
+            raise ConfigError(f"{key}: this {config.step} config has no such key") from None
+    return value
+
+
+def about(preset: str) -> dict[str, Any]:
+    """What is known of a shipped recipe besides its values: `released` checkpoint, `gpus` it was trained on, and `departures`.
+
+    Empty for a preset of ours. A departure has a `key` of the config (or says `what` it is and what `ours` does), what the
+    released `yaml`, `paper`, `code` or `checkpoint` have, and perhaps `why`.
+    """
+    file = resources.files("vjepa2cli") / "presets" / "about" / f"{preset}.yaml"
+    if not file.is_file():
+        return {}
+    tree = _parse(file.read_text(encoding="utf-8"), where=f"about {preset}")
+    own = tree.get("departures", [])
+    shared = [item for name in tree.pop("include", []) for item in about(name)["departures"]]
+    return tree | {
+        "departures": own + [item for item in shared if item.get("key") not in {known.get("key", "") for known in own}]
+    }
+
+
+def recipe_of(source: str) -> str | None:
+    """The shipped recipe that a preset or file is, or that its `base` leads to; None where there is none."""
+    names = preset_names()
+    while not (source in names and about(source)):
+        base = _tree(source).get("base")
+        if base is None:
+            return None
+        source = str(base)
+    return source
 
 
 def _flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -139,6 +180,13 @@ def _expand(source: str, *, above: tuple[str, ...] = ()) -> dict[str, Any]:
     """Read a preset or file; its `base` key names what it differs from."""
     if source in above:
         raise ConfigError(f"{source}: builds on itself through base: {' -> '.join((*above, source))}; remove one of them")
+    tree = _tree(source)
+    base = tree.pop("base", None)
+    return tree if base is None else _merge(_expand(str(base), above=(*above, source)), tree)
+
+
+def _tree(source: str) -> dict[str, Any]:
+    """A preset or file as it is."""
     path = Path(source)
     if path.suffix in {".yaml", ".yml"} or path.is_file():
         if not path.is_file():
@@ -148,8 +196,7 @@ def _expand(source: str, *, above: tuple[str, ...] = ()) -> dict[str, Any]:
         tree = _preset_tree(source)
     else:
         raise ConfigError(f"{source!r} is neither a file nor a preset;{_suggestion(source, preset_names())}")
-    base = tree.pop("base", None)
-    return tree if base is None else _merge(_expand(str(base), above=(*above, source)), tree)
+    return tree
 
 
 def _read(path: Path) -> str:

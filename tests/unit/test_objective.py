@@ -201,7 +201,7 @@ def test_a_model_folder_gives_back_both_networks(tree: dict[str, Any], tmp_path:
         (V2, {"predictor": {"levels": 4}}, "levels: 4 needs"),
         (V2, {"beside": [IMAGES]}, "sees an image as a clip that stands still"),
         (V2, {"predictor": {"num_mask_tokens": 1}}, "num_mask_tokens: 1 is not enough; 2"),
-        (V2, {"masking": {"rows_per_draw": 4}}, "rows_per_draw: 4 does not divide"),
+        (V2, {"masking": {"rows_per_draw": 4}}, "rows_per_draw does not divide"),
         (V21, {"context_loss": {"weight": 1.0, "rises_from": 5, "rises_to": 4}}, "rises_to"),
     ],
 )

@@ -68,6 +68,34 @@ def resolve(
     console.emit({"out": str(out), "step": resolved.step, "digest": config.digest(resolved)}, str(out), as_json=as_json)
 
 
+@config_app.command()
+def explain(
+    source: Source,
+    overrides: Overrides = None,
+    tflops: Annotated[float, typer.Option(min=0.001, help="What a GPU really does, in TFLOP/s.")] = 400.0,
+    gpus: Annotated[int | None, typer.Option(min=1, help="How many; those of the release, unless given.")] = None,
+    stored: Annotated[
+        str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Size of stored frames; the crop at 16:9, unless given.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a pretraining costs, and where it departs from the released recipe that it builds on, line by line."""
+    from vjepa2cli.errors import ConfigError
+    from vjepa2cli.train.explanation import cost_rows, departure_lines
+    from vjepa2cli.train.explanation import explain as run
+
+    sides = (stored or "").split("x")
+    if stored is not None and not (len(sides) == 2 and all(side.isdecimal() and int(side) for side in sides)):
+        raise ConfigError(f"--stored: {stored!r} is not of the form HEIGHTxWIDTH in pixels, such as 256x455")
+    size = None if stored is None else (int(sides[0]), int(sides[1]))
+    found = run(source, overrides=overrides or (), tflops=tflops, gpus=gpus, stored=size)
+    text = console.table(("what", "how much"), cost_rows(found["costs"]))
+    if found["departures"]:
+        text += f"\n\ndepartures from what was released as {found['released']}:\n"
+        text += "\n".join(f"- {line}" for line in departure_lines(found["departures"]))
+    console.emit(found, text, as_json=as_json)
+
+
 def doctor(as_json: Json = False) -> None:
     """Check versions, devices, video codecs, the simulator and the disk; each red line says what to do."""
     from vjepa2cli.diagnosis import diagnose

@@ -70,9 +70,13 @@ class MaskingConfig(Section):
 
 
 class GroupConfig(Section):
-    """Clips of another kind in every batch, beside those of `clip`: of another length, or images."""
+    """Clips of another kind in every batch, beside those of `clip`: of another length, or images.
+
+    What is null is as in `masking` and `context_loss`.
+    """
 
     batch_size: Count
+    rows_per_draw: Count | None = None
     clip: ClipConfig = ClipConfig()
     masks: Annotated[tuple[MaskConfig, ...], Field(min_length=1)] = (MaskConfig(),)
     weight: Positive = 1.0
@@ -132,7 +136,11 @@ class PretrainConfig(TrainingConfig):
     @property
     def groups(self) -> tuple[GroupConfig, ...]:
         """Every kind of clip in a batch, that of `clip` first."""
-        return (GroupConfig(batch_size=self.batch_size, clip=self.clip, masks=self.masks), *self.beside)
+        first = GroupConfig(batch_size=self.batch_size, clip=self.clip, masks=self.masks)
+        return tuple(
+            group.model_copy(update={"rows_per_draw": group.rows_per_draw or self.masking.rows_per_draw})
+            for group in (first, *self.beside)
+        )
 
     @property
     def mask_token_indices(self) -> tuple[tuple[int, ...], ...]:
@@ -147,15 +155,15 @@ class PretrainConfig(TrainingConfig):
         """Refuse what each key allows alone and not together."""
         v21 = self.encoder.architecture == "vjepa2.1"
         needed = max(map(max, self.mask_token_indices)) + 1
-        rows = self.masking.rows_per_draw
         faults = {
             "predictor.levels: 4 needs encoder.architecture: vjepa2.1": self.predictor.levels == 4 and not v21,
             "clip.num_frames: 1 needs encoder.architecture: vjepa2.1; V-JEPA 2 sees an image as a clip that stands still": not v21
             and any(group.clip.num_frames == 1 for group in self.groups),
             f"predictor.num_mask_tokens: {self.predictor.num_mask_tokens} is not enough; {needed} kinds of masks need "
             f"one each": self.predictor.num_mask_tokens < needed,
-            f"masking.rows_per_draw: {rows} does not divide every batch_size": rows is not None
-            and any(group.batch_size % rows for group in self.groups),
+            "rows_per_draw does not divide the batch_size beside it": any(
+                group.batch_size % (group.rows_per_draw or 1) for group in self.groups
+            ),
             "context_loss.rises_to lies before rises_from": self.context_loss.rises_to < self.context_loss.rises_from,
         }
         for fault, found in faults.items():

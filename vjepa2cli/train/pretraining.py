@@ -138,7 +138,7 @@ class _Group:
             seed=config.seed,
             group=index,
             kept=config.masking.kept,
-            rows_per_draw=config.masking.rows_per_draw,
+            rows_per_draw=group.rows_per_draw,
             correlated=config.released_quirks.correlated_masks,
         )
         return cls(index, clips, masks, config.batch_size)
