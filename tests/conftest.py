@@ -23,6 +23,41 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
+def noise_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video store of three short clips of noise, one of them held out; whoever changes it works on a copy."""
+    import numpy as np
+
+    from vjepa2cli.data.video import write_video
+    from vjepa2cli.ingestion import ingest
+    from vjepa2cli.settings import IngestConfig
+
+    folder = tmp_path_factory.mktemp("videos")
+    rng = np.random.default_rng(0)
+    for name in "abc":
+        write_video(folder / f"{name}.mp4", rng.integers(0, 255, (10, 64, 80, 3), dtype=np.uint8), fps=4)
+    ingest([folder], folder / "v.zarr", config=IngestConfig(short_side=64, val_fraction=0.3), workers=1)
+    return folder / "v.zarr"
+
+
+@pytest.fixture(scope="session")
+def noise_latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Latents of three short episodes of noise, one of them held out."""
+    import numpy as np
+
+    from vjepa2cli.artifacts.latent_store import LatentHeader, create
+
+    path = tmp_path_factory.mktemp("latents") / "l.h5"
+    header = LatentHeader("model", "digest", True, (1, 2, 2), 8, 4.0, "arm", {"crop": 32, "geometry": "centre"}, {})
+    rng = np.random.default_rng(1)
+    with create(path, header, lengths=[9, 7, 8], dtype="float16", dims=(7, 7)) as writer:
+        for index, length in enumerate((9, 7, 8)):
+            states = rng.normal(size=(length, 7)).cumsum(axis=0) * 0.01
+            writer.write(index, rng.normal(size=(length, 4, 8)), states=states, actions=np.diff(states, axis=0))
+        writer.name_episodes(["a", "b", "c"], ["train", "train", "val"])
+    return path
+
+
+@pytest.fixture(scope="session")
 def vjepa2() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the command line in a process of its own: `vjepa2("config", "list", env={}, cwd=None)`."""
 

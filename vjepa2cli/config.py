@@ -100,9 +100,10 @@ def save(config: StepConfig, path: Path) -> None:
         write_text(path, text)
 
 
-def first_difference(old: StepConfig, new: StepConfig) -> str | None:
-    """The first key in which two resolved configs differ, as `a.b: old -> new`, or None."""
-    return next((f"{key}: {before!r} -> {after!r}" for key, before, after in differences(old, new)), None)
+def first_difference(old: StepConfig, new: StepConfig, *, allowed: Sequence[str] = ()) -> str | None:
+    """The first key in which two resolved configs differ, as `a.b: old -> new`, or None; `allowed` keys may differ."""
+    found = ((key, before, after) for key, before, after in differences(old, new) if key not in allowed)
+    return next((f"{key}: {before!r} -> {after!r}" for key, before, after in found), None)
 
 
 def differences(old: StepConfig, new: StepConfig) -> list[tuple[str, Any, Any]]:

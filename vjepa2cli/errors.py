@@ -5,7 +5,9 @@ The command line turns a `Vjepa2Error` into that one line and exit code 1. Anyth
 
 
 class Vjepa2Error(Exception):
-    """Base of every error that the user can do something about."""
+    """Base of every error that the user can do something about; `told` where another process of the group tells it."""
+
+    told = False
 
 
 class ConfigError(Vjepa2Error):
@@ -42,6 +44,10 @@ class DependencyError(Vjepa2Error):
 
 class TrainingError(Vjepa2Error):
     """Training cannot go on: non-finite values, a refused process group, a run that another process holds."""
+
+
+class StoppedError(Vjepa2Error):
+    """A signal asked a training to end; its state is saved, and the same command goes on. Exit code 75, as for a requeue."""
 
 
 class PlanningError(Vjepa2Error):

@@ -6,8 +6,9 @@ import sys
 ALONE = """
 import os, subprocess, sys
 import torch
-from vjepa2cli.train.engine import start_process_group
-assert start_process_group(torch.device("cpu")) == (0, 1)
+from vjepa2cli.train.process_group import ProcessGroup
+group = ProcessGroup(torch.device("cpu"))
+assert (group.rank, group.world_size) == (0, 1)
 assert not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} & set(os.environ)
 if sys.argv[1:]:
     sys.exit(subprocess.run([sys.executable, "-c", sys.argv[1]]).returncode)

@@ -1,6 +1,7 @@
 """The command `vjepa2`: thin commands, and the only place where an error becomes one line and an exit code.
 
-Exit codes: 0 done, 1 something the user can mend (one line on stderr), 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 something the user can mend (one line on stderr), 2 wrong usage, 75 stopped by a signal with all of its
+state saved, 130 interrupted.
 """
 
 import os
@@ -12,9 +13,11 @@ from typing import Annotated
 import typer
 
 from vjepa2cli.cli import console, features, inspection, launch, steps, weights
-from vjepa2cli.errors import Vjepa2Error
+from vjepa2cli.errors import StoppedError, Vjepa2Error
 from vjepa2cli.files import is_disk_full
 from vjepa2cli.launching import num_cores
+
+_REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 app = typer.Typer(
     name="vjepa2",
@@ -64,6 +67,7 @@ def root(
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
     ] = False,
+    local_rank: Annotated[int, typer.Option("--local_rank", "--local-rank", hidden=True)] = 0,
 ) -> None:
     """Turn video into a world model that plans. Results go to stdout, progress and logs to stderr."""
     context.obj = threads
@@ -89,24 +93,37 @@ def main() -> None:
     """Run the command line; a user's error is one line on stderr and exit code 1, an interruption is 130."""
     if os.environ.get("VJEPA2_END_WITH_PARENT") == "1":
         _end_with_parent()
+    code: int | str | None = 0
     try:
         app(prog_name="vjepa2")
+    except SystemExit as ended:
+        code = ended.code
     except Vjepa2Error as error:
-        _fail(str(error))
+        code = _REQUEUE if isinstance(error, StoppedError) else 1
+        if not error.told:
+            console.say(str(error) if isinstance(error, StoppedError) else f"error: {error}")
     except KeyboardInterrupt:
+        code = 130
         console.say("interrupted; run the same command again to go on")
-        sys.exit(130)
     except OSError as error:
+        code = 1
         where = error.filename or "system"
         if is_disk_full(error):
             console.say(
                 f"error: {where}: the disk is full; free some space and run the same command again, it goes on where it stopped"
             )
             sys.stdout.flush()
-            os._exit(1)  # HDF5 would try to write once more at the interpreter's exit, and crash
-        _fail(f"{where}: {error.strerror or error}")
+            os._exit(code)  # HDF5 would try to write once more at the interpreter's exit, and crash
+        console.say(f"error: {where}: {error.strerror or error}")
+    if _is_one_of_several():
+        sys.stdout.flush()
+        os._exit(code if isinstance(code, int) else 1)  # the group's threads would wait for those that are gone, or abort
+    sys.exit(code)
 
 
-def _fail(message: str) -> None:
-    console.say(f"error: {message}")
-    sys.exit(1)
+def _is_one_of_several() -> bool:
+    if "torch" not in sys.modules:
+        return False
+    from torch import distributed
+
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from vjepa2cli.progress import Progress
+from vjepa2cli.progress import SILENT, Progress
+from vjepa2cli.ranks import is_leader
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -148,9 +149,10 @@ def _clock(seconds: float) -> str:
 def step_output(target: Path | None = None) -> Iterator[Progress]:
     """Yield the progress of one step; whatever a library prints meanwhile goes to stderr, so stdout holds the result alone.
 
-    An OSError that does not say where is given the step's `target`.
+    Of several processes the leader alone shows any. An OSError that does not say where is given the step's `target`.
     """
-    shown: TerminalProgress | LineProgress = TerminalProgress() if sys.stderr.isatty() else LineProgress(sys.stderr)
+    shown: Progress = TerminalProgress() if sys.stderr.isatty() else LineProgress(sys.stderr)
+    shown = shown if is_leader() else SILENT
     sys.stdout.flush()
     result_stream = os.dup(1)
     os.dup2(2, 1)
@@ -178,7 +180,9 @@ def set_up_logging(*, verbose: bool) -> None:
 
 
 def emit(result: dict[str, Any], text: str, *, as_json: bool) -> None:
-    """Write a command's result to stdout: `text` for people, or `result` as one JSON object."""
+    """Write a command's result to stdout: `text` for people, or `result` as one JSON object; of several processes one does."""
+    if not is_leader():
+        return
     sys.stdout.write((json.dumps(result, indent=1, sort_keys=True) if as_json else text).rstrip("\n") + "\n")
     sys.stdout.flush()
 

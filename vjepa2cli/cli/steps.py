@@ -10,6 +10,7 @@ import typer
 from vjepa2cli.cli import console
 from vjepa2cli.cli.sources import at_hand
 from vjepa2cli.errors import DependencyError, InputError, StaleArtifactError
+from vjepa2cli.ranks import is_leader
 
 if TYPE_CHECKING:
     from vjepa2cli.settings import StepConfig
@@ -71,8 +72,9 @@ def _start_or_replace(step: Callable[[], _Result], out: Path, *, replace: bool) 
     except StaleArtifactError as error:
         if not replace:
             raise
-        console.say(f"replacing {out}: {error}")
-        shutil.rmtree(out)
+        if is_leader():
+            console.say(f"replacing {out}: {error}")
+            shutil.rmtree(out)
         return step()
 
 

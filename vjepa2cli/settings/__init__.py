@@ -17,7 +17,7 @@ from vjepa2cli.settings.pretraining import (
     ReleasedQuirksConfig,
 )
 from vjepa2cli.settings.sections import Count, Fraction, Positive, Range, Section, Seed, StepConfig
-from vjepa2cli.settings.training import OptimizerConfig, ScheduleConfig, TrainingConfig
+from vjepa2cli.settings.training import HealthConfig, OptimizerConfig, ScheduleConfig, TrainingConfig
 
 __all__ = [
     "STEPS",
@@ -31,6 +31,7 @@ __all__ = [
     "EncoderConfig",
     "EvaluateConfig",
     "GroupConfig",
+    "HealthConfig",
     "IngestConfig",
     "MaskConfig",
     "MaskingConfig",

@@ -1,6 +1,6 @@
 """What every training step sets."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -27,17 +27,39 @@ class ScheduleConfig(Section):
     final_lr: Annotated[float, Field(ge=0)] = 0.0
 
 
+class HealthConfig(Section):
+    """What counts as a fault, and what follows.
+
+    A loss or gradient that is not finite always does; so does a loss above `spike_factor` times the median of the last steps,
+    and an evaluation whose rank or spread is below its share of what it was before the first step. `roll_back` goes on from the
+    last good checkpoint with `rate_factor` times the learning rate, without the batch that failed.
+    """
+
+    on_fault: Literal["stop", "roll_back"] = "stop"
+    spike_factor: Annotated[float, Field(gt=1)] = 3.0
+    min_rank_share: Fraction = 0.05
+    min_spread_share: Fraction = 0.05
+    rate_factor: Annotated[float, Field(gt=0, le=1)] = 0.5
+    max_rollbacks: Annotated[int, Field(ge=0)] = 3
+
+
 class TrainingConfig(StepConfig):
-    """What every training step sets."""
+    """What every training step sets; `batch_size` is that of all processes, of which each holds `micro_batch_size` at once."""
+
+    CHANGEABLE: ClassVar[tuple[str, ...]] = ("micro_batch_size", "zero_stage", "offload_optimizer", "keep_checkpoints")
+    """How a machine does the work, not what is learnt: a resumed run may change these."""
 
     seed: Seed = 0
     steps: Annotated[int, Field(ge=0)] = 100
     batch_size: Count = 8
+    micro_batch_size: Count | None = None
     precision: Literal["fp32", "bf16"] = "bf16"
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     zero_stage: Literal[0, 1, 2] = 0
+    offload_optimizer: bool = False
     checkpoint_every: Count = 100
     evaluate_every: Count = 100
     log_every: Count = 1
     keep_checkpoints: Count = 2
+    health: HealthConfig = HealthConfig()

@@ -1,14 +1,15 @@
-"""All of DeepSpeed: the process group, the engine around a module, and its checkpoints.
+"""All of DeepSpeed: the engine around a module, its updates and its checkpoints.
 
-On a CPU two switches keep DeepSpeed from compiling anything at start: its shared-memory operator is declared absent before the
-process group starts, and the optimizer is torch's own AdamW.
+On a CPU two switches keep DeepSpeed from compiling anything at start: its shared-memory operator is declared absent, and the
+optimizer is torch's own AdamW.
 """
 
 import errno
 import logging
+import math
 import os
+import pickle
 import shutil
-import socket
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,24 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vjepa2cli.errors import ConfigError, DependencyError, TrainingError
+from vjepa2cli.errors import ConfigError, TrainingError
 from vjepa2cli.settings import TrainingConfig
+from vjepa2cli.train.optimizer_state import held_state, restore
+from vjepa2cli.train.process_group import ProcessGroup, noticing_loss
 
-_TAG = "state"
+_MODULE, _STATE = "module.pt", "__run__"
 _SHORT_WRITES = ("unexpected pos", "PytorchStreamWriter failed writing")
-
-
-def choose_device(name: str) -> torch.device:
-    """Turn `auto`, `cpu`, `cuda` or `cuda:N` into a device; raises DependencyError where CUDA is asked for and absent."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise DependencyError(
-            f"--device {name}: torch {torch.__version__} sees no CUDA device; use --device cpu, or install a CUDA build"
-        )
-    if name == "cuda":
-        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    return torch.device(name)
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
@@ -57,83 +47,41 @@ def _import_deepspeed(device: torch.device) -> Any:
     return deepspeed
 
 
-def _name_ranks() -> bool:
-    """Set the five variables of a process group: from srun where it launched us, to a group of one (True) where nobody did."""
-    if "RANK" in os.environ:
-        return False
-    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-        os.environ |= {
-            "RANK": os.environ["SLURM_PROCID"],
-            "WORLD_SIZE": os.environ["SLURM_STEP_NUM_TASKS"],
-            "LOCAL_RANK": os.environ["SLURM_LOCALID"],
-        }
-        missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
-        if missing:
-            raise TrainingError(
-                f"srun started {os.environ['WORLD_SIZE']} tasks but {' and '.join(missing)} is not set; export it or use torchrun"
-            )
-        return False
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    return True
-
-
-def start_process_group(device: torch.device) -> tuple[int, int]:
-    """Join the process group and return (rank, world size); a refused group is an error, never a silent group of one."""
-    deepspeed = _import_deepspeed(device)
-    if not torch.distributed.is_initialized():
-        alone = _name_ranks()
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                deepspeed.init_distributed(dist_backend=backend, verbose=False, auto_mpi_discovery=False)
-        except (RuntimeError, ValueError) as error:
-            place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-            raise TrainingError(f"the process group at {place} was refused: {str(error).splitlines()[0]}") from None
-        if alone:  # a process that this one starts would take them for its own, and find the port in use
-            for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-                del os.environ[name]
-    rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    if world_size != int(os.environ.get("WORLD_SIZE", world_size)):
-        raise TrainingError(f"the process group has {world_size} members but WORLD_SIZE says {os.environ['WORLD_SIZE']}")
-    return rank, world_size
-
-
 class Engine:
-    """A module under DeepSpeed: `update` makes one optimizer step, `save` and `load` keep its whole state."""
+    """A module under DeepSpeed: `sums`, `backward` and `step` make one update, `save` and `load` keep its whole state."""
 
     def __init__(
-        self, module: nn.Module, groups: Iterable[dict[str, Any]], *, config: TrainingConfig, device: torch.device
+        self, module: nn.Module, groups: Iterable[dict[str, Any]], *, config: TrainingConfig, group: ProcessGroup
     ) -> None:
-        """Wrap `module`; each group has `params`, `peak_lr` and `weight_decay`.
+        """Wrap `module`; each of `groups` has `name`, `params`, `peak_lr` and `weight_decay`.
 
-        Raises ConfigError where the batch does not divide over the processes.
+        Raises ConfigError where the batch does not divide over the processes, or the optimizer's state cannot be moved out.
         """
-        self.device = device
-        optimizer = config.optimizer
-        self.rank, self.world_size = start_process_group(device)
-        share, rest = divmod(config.batch_size, self.world_size)
-        if rest:
-            raise ConfigError(
-                f"batch_size: {config.batch_size} does not divide over {self.world_size} processes; choose a multiple"
-            )
-        self.rows = range(self.rank * share, (self.rank + 1) * share)
+        self.group, self._zero_stage = group, config.zero_stage
+        self.parts = _parts(config, group)
+        self._module, optimizer = module.to(group.device), config.optimizer
         adamw = torch.optim.AdamW(
-            [group | {"lr": group["peak_lr"]} for group in groups], lr=optimizer.lr, betas=optimizer.betas, eps=optimizer.eps
+            [settings | {"lr": settings["peak_lr"]} for settings in groups],
+            lr=optimizer.lr,
+            betas=optimizer.betas,
+            eps=optimizer.eps,
         )
+        self._norms = _GradientNorms(adamw)
+        zero: dict[str, Any] = {"stage": config.zero_stage}
+        if config.offload_optimizer:
+            _check_offload(config, group)
+            zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
         settings = {
-            "train_micro_batch_size_per_gpu": share,
-            "gradient_accumulation_steps": 1,
+            "train_micro_batch_size_per_gpu": len(self.parts[0]),
+            "gradient_accumulation_steps": len(self.parts),
             "gradient_clipping": optimizer.gradient_clipping,
-            "zero_optimization": {"stage": config.zero_stage},
+            "zero_optimization": zero,
             "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,  # its CPU Adam would be compiled at start
             "steps_per_print": 10**9,
         }
         with _quiet():
-            self._engine, *_ = _import_deepspeed(device).initialize(model=module.to(device), optimizer=adamw, config=settings)
+            self._engine, *_ = _import_deepspeed(group.device).initialize(model=self._module, optimizer=adamw, config=settings)
 
     def set_learning_rate(self, factor: float) -> None:
         """Give every group `factor` times its peak rate."""
@@ -141,65 +89,150 @@ class Engine:
             group["lr"] = factor * group["peak_lr"]
 
     def sums(self, inputs: Any) -> Tensor:
-        """Forward pass: the sums of the loss's terms over this process's rows."""
+        """Forward pass: the sums of the loss's terms over these rows."""
         sums: Tensor = self._engine(inputs)
         return sums
 
-    def update(self, loss: Tensor) -> None:
-        """Backward pass and optimizer step; `loss` is this process's part of the whole batch's loss."""
-        with _quiet():
-            self._engine.backward(loss * self.world_size)  # DeepSpeed takes the mean over processes
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        """Backward pass of one part's share in the whole batch's loss; with the `last` part the gradient is whole."""
+        self._engine.set_gradient_accumulation_boundary(last)
+        with _quiet(), noticing_loss():
+            # DeepSpeed takes the mean over processes; the parts of a batch are shares of its sum.
+            self._engine.backward(loss * self.group.world_size, scale_wrt_gas=False)
+
+    def step(self, *, by_group: bool = False) -> dict[str, float]:
+        """Update the parameters; returns norms of the gradient before clipping, `total` and with `by_group` each named group's.
+
+        A gradient that is not finite changes nothing, and its total is inf or NaN.
+        """
+        if self._zero_stage == 0 and not math.isfinite(total := self._norms.total()):
+            self._engine.zero_grad()
+            return {"total": total}
+        with _quiet(), noticing_loss(), self._norms.watched(by_group):
             self._engine.step()
+        if self._zero_stage > 0:
+            total = float(self._engine.get_global_grad_norm())
+        return {"total": total} | (self._norms.by_group(total, self.group if self._zero_stage else None) if by_group else {})
 
-    def total(self, values: Tensor) -> Tensor:
-        """The sum of `values` over all processes, in float64."""
-        total = values.detach().double().clone()
-        if self.world_size > 1:
-            torch.distributed.all_reduce(total)
-        return total
-
-    def barrier(self) -> None:
-        """Wait for every process."""
-        if self.world_size > 1:
-            torch.distributed.barrier()
-
-    def save(self, folder: Path) -> None:
-        """Write the whole state into `folder`, which appears only when every process has written its part.
+    def save(self, folder: Path, state: dict[str, Any]) -> None:
+        """Write the whole state and `state` into `folder`, which appears only when every process has written its part.
 
         Raises OSError where the disk is full; nothing of the checkpoint is left then.
         """
         partial = folder.with_name(f".{folder.name}.partial")
         try:
-            with _quiet():
-                self._engine.save_checkpoint(str(partial), tag=_TAG, save_latest=False)
-        except RuntimeError as error:
-            # torch.save writes by its own archive writer, which tells a short write by the position that it did not reach.
-            if not any(sign in str(error) for sign in _SHORT_WRITES):
-                raise
-            shutil.rmtree(partial)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
-        self.barrier()
-        if self.rank == 0:
-            partial.rename(folder)
-        self.barrier()
+            self.group.together(lambda: self._write(partial, state))
+        except (OSError, TrainingError):
+            if self.group.is_leader:
+                shutil.rmtree(partial, ignore_errors=True)
+            raise
+        self.group.on_leader(lambda: partial.rename(folder) and None)
 
-    def load(self, folder: Path) -> None:
-        """Read the whole state; raises TrainingError where the checkpoint does not fit this run.
+    def _write(self, folder: Path, state: dict[str, Any]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.group.is_leader:
+            _save(self._module.state_dict() | {_STATE: state}, folder / _MODULE)
+        if self.group.is_leader or self._zero_stage:
+            _save(held_state(self._module, self._engine.optimizer), folder / f"optimizer_{self.group.rank:05d}.pt")
 
-        Rates, decay and the like stay this run's, which may go on with another.
+    def load(self, folder: Path) -> dict[str, Any]:
+        """Read the whole state, of any number of processes; returns what `save` was given with it.
+
+        Raises TrainingError where the checkpoint does not fit this run.
         """
-        settings = [{key: group[key] for key in group if key != "params"} for group in self._engine.optimizer.param_groups]
+        state: dict[str, Any] = self.group.together(lambda: self._read(folder))
+        return state
+
+    def _read(self, folder: Path) -> dict[str, Any]:
         try:
-            with _quiet():
-                path, _ = self._engine.load_checkpoint(str(folder), tag=_TAG)
-        except (RuntimeError, AssertionError, ValueError, OSError) as error:
-            raise TrainingError(
-                f"{folder}: cannot be resumed: {str(error).splitlines()[0]}; remove it to resume from an earlier one"
-            ) from None
-        if path is None:
-            raise TrainingError(f"{folder}: holds no checkpoint; remove it to resume from an earlier one")
-        for group, own in zip(self._engine.optimizer.param_groups, settings, strict=True):
-            group.update(own)
+            held = torch.load(folder / _MODULE, map_location="cpu", weights_only=True, mmap=True)
+            state: dict[str, Any] = held.pop(_STATE)
+            self._module.load_state_dict(held)
+            written = [
+                torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+                for file in sorted(folder.glob("optimizer_*.pt"))
+            ]
+            restore(self._module, self._engine.optimizer, written)
+        except (RuntimeError, KeyError, ValueError, OSError, pickle.UnpicklingError) as error:
+            reason = " ".join((str(error).splitlines() or [type(error).__name__])[0].split())
+            raise TrainingError(f"{folder}: cannot be resumed: {reason}; remove it to resume from an earlier one") from None
+        if self._zero_stage:
+            self._engine.optimizer.refresh_fp32_params()
+        return state
+
+
+def _parts(config: TrainingConfig, group: ProcessGroup) -> list[range]:
+    """This process's rows of the batch, cut into as many even parts as it takes for `micro_batch_size` of them at once."""
+    if config.batch_size % group.world_size:
+        raise group.agreed(
+            ConfigError(f"batch_size: {config.batch_size} does not divide over {group.world_size} processes; choose a multiple")
+        )
+    rows = group.share(config.batch_size)
+    count = -(-len(rows) // (config.micro_batch_size or len(rows)))
+    return [rows[len(rows) * part // count : len(rows) * (part + 1) // count] for part in range(count)]
+
+
+def _check_offload(config: TrainingConfig, group: ProcessGroup) -> None:
+    if config.zero_stage == 0:
+        raise ConfigError(
+            "offload_optimizer: true needs zero_stage 1 or 2, which hold the optimizer's state apart; set one of them"
+        )
+    if group.device.type == "cpu":
+        raise ConfigError(
+            "offload_optimizer: true moves the optimizer's state to the CPU, where --device cpu has it anyway; drop it"
+        )
+
+
+class _GradientNorms:
+    """Norms of the gradient that an AdamW is about to apply, whole or in the slices that ZeRO gives it."""
+
+    def __init__(self, adamw: torch.optim.AdamW) -> None:
+        self._groups, self._watching = adamw.param_groups, False
+        self._squares: dict[str, Tensor] = {}
+        adamw.register_step_pre_hook(self._look)
+
+    def total(self) -> float:
+        """Of the gradients that lie at the parameters themselves."""
+        gradients = [p.grad for group in self._groups for p in group["params"] if p.grad is not None]
+        return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)).double()))
+
+    @contextmanager
+    def watched(self, wanted: bool) -> Iterator[None]:
+        """Look at what the next step applies, where `wanted`."""
+        self._squares, self._watching = {}, wanted
+        yield
+        self._watching = False
+
+    def _look(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        if self._watching:
+            for group in optimizer.param_groups:
+                gradients = [p.grad for p in group["params"] if p.grad is not None]
+                if gradients:
+                    square = torch.stack(torch._foreach_norm(gradients)).double().square().sum()
+                    self._squares[group["name"]] = self._squares.get(group["name"], 0.0) + square
+
+    def by_group(self, total: float, over: ProcessGroup | None) -> dict[str, float]:
+        """Of each name's groups, before clipping; slices are summed `over` processes."""
+        names = sorted({group["name"] for group in self._groups})
+        squares = torch.stack([torch.as_tensor(self._squares.get(name, 0.0), dtype=torch.float64).cpu() for name in names])
+        if over is not None:
+            squares = over.total(squares).cpu()
+        applied = float(squares.sum().sqrt())
+        scale = total / applied if applied else 0.0
+        return {name: float(square.sqrt()) * scale for name, square in zip(names, squares, strict=True)}
+
+
+def _save(tree: dict[str, Any], path: Path) -> None:
+    try:
+        with path.open("wb") as file:
+            torch.save(tree, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except RuntimeError as error:
+        # torch.save writes by its own archive writer, which tells a short write by the position that it did not reach.
+        if not any(sign in str(error) for sign in _SHORT_WRITES):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 @contextmanager

@@ -1,9 +1,18 @@
-"""Signs of collapse and of divergence."""
+"""Signs of collapse and of divergence: what is measured, and when it counts as a fault."""
+
+import math
+import statistics
+from collections import deque
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from vjepa2cli.errors import TrainingError
+from vjepa2cli.settings import HealthConfig
+
+_HISTORY, _ENOUGH = 64, 16
+_RIDGE = 1.0
 
 
 def effective_rank(features: Tensor) -> float:
@@ -11,15 +20,24 @@ def effective_rank(features: Tensor) -> float:
 
     Source: Garrido et al. 2023 (arXiv:2210.02885).
     """
-    values = torch.linalg.svdvals(features.double())
+    features = features.double()
+    gram = features.T @ features if len(features) > features.shape[1] else features @ features.T
+    squares = torch.linalg.eigvalsh(gram)
+    squares = torch.where(squares > squares[-1] * len(gram) * torch.finfo(torch.float64).eps, squares, 0.0)
+    values = squares.sqrt()
     shares = values / values.sum().clamp_min(torch.finfo(torch.float64).tiny)
     return float(torch.exp(-(shares * shares.clamp_min(1e-12).log()).sum()))
 
 
+def content(tokens: Tensor) -> Tensor:
+    """Tokens [B, N, D] without what every clip shows at a position, as [B * N, D] float64: only what tells clips apart."""
+    tokens = tokens.double()
+    return (tokens - tokens.mean(dim=0, keepdim=True)).flatten(0, 1)
+
+
 def content_rank(tokens: Tensor) -> float:
-    """Effective rank of tokens [B, N, D] after each position's mean over the batch is removed, so that only content counts."""
-    content = tokens.float() - tokens.float().mean(dim=0, keepdim=True)
-    return effective_rank(content.flatten(0, 1))
+    """Effective rank of the content of tokens [B, N, D]."""
+    return effective_rank(content(tokens))
 
 
 def feature_std(tokens: Tensor) -> float:
@@ -27,10 +45,80 @@ def feature_std(tokens: Tensor) -> float:
     return float(tokens.float().flatten(0, 1).std(dim=0).mean())
 
 
-def require_finite(loss: float, *, step: int) -> None:
-    """Raise TrainingError before the update where a loss is not finite; the last checkpoint stays good."""
-    if loss != loss or loss in (float("inf"), float("-inf")):
-        raise TrainingError(
-            f"step {step}: the loss is {loss}; the last checkpoint is untouched. Lower optimizer.lr, lengthen "
-            "schedule.warmup_steps, or set precision: fp32"
-        )
+def feature_figures(teacher: Tensor, student: Tensor) -> dict[str, float]:
+    """What tells of collapse, from the tokens [B, N, D] that teacher and student make of the same clips.
+
+    `rank` and `spread` (standard deviation, mean over dimensions) are of the content, `spread_min` of its stillest dimension,
+    `std` of all tokens; `correlation` is the root mean square of the content's correlations between two dimensions.
+    """
+    kept = content(teacher)
+    spread = kept.std(dim=0)
+    covariance = kept.T @ kept / max(1, len(kept) - 1)
+    scale = spread.clamp_min(1e-12)
+    correlation = covariance / (scale[:, None] * scale[None, :])
+    off_diagonal = correlation[~torch.eye(len(correlation), dtype=torch.bool, device=correlation.device)]
+    return {
+        "rank": effective_rank(kept),
+        "std": feature_std(teacher),
+        "spread": float(spread.mean()),
+        "spread_min": float(spread.min()),
+        "correlation": float(off_diagonal.square().mean().sqrt()),
+        "teacher_student_cosine": float(F.cosine_similarity(teacher.float(), student.float(), dim=-1).mean()),
+    }
+
+
+def online_probe(train: Tensor, train_labels: Tensor, held_out: Tensor, held_out_labels: Tensor) -> float:
+    """Accuracy on held-out features [M, D] of a ridge regression onto the classes of training features [M', D].
+
+    In closed form, so that it is a function of the features alone and leaves nothing to resume.
+    """
+    mean, std = train.double().mean(dim=0), train.double().std(dim=0).clamp_min(1e-6)
+    inputs, tested = ((side.double() - mean) / std for side in (train, held_out))
+    classes = int(torch.cat([train_labels, held_out_labels]).max()) + 1
+    targets = F.one_hot(train_labels, classes).double()
+    offset = targets.mean(dim=0)
+    kernel = inputs @ inputs.T / inputs.shape[1] + _RIDGE * torch.eye(len(inputs), dtype=torch.float64)
+    scores = tested @ inputs.T / inputs.shape[1] @ torch.linalg.solve(kernel, targets - offset) + offset
+    return float((scores.argmax(dim=1) == held_out_labels).double().mean())
+
+
+class Watch:
+    """Remembers what healthy looked like, and says why a loss, a gradient or an evaluation does not."""
+
+    def __init__(self, config: HealthConfig) -> None:
+        """Nothing is known yet."""
+        self._config = config
+        self._levels: deque[float] = deque(maxlen=_HISTORY)
+        self._first: dict[str, float] = {}
+
+    def state(self) -> dict[str, object]:
+        """What to keep with a checkpoint, so that a resumed run judges as one that was never stopped."""
+        return {"levels": list(self._levels), "first": dict(self._first)}
+
+    def restore(self, levels: list[float], first: Mapping[str, float]) -> None:
+        """Take up what `state` gave."""
+        self._levels, self._first = deque(levels, maxlen=_HISTORY), dict(first)
+
+    def fault_of_loss(self, level: float) -> str | None:
+        """Why a loss is none to learn from; one that is joins those that the next are compared with."""
+        if not math.isfinite(level):
+            return f"the loss is {level}"
+        usual = statistics.median(self._levels) if len(self._levels) >= _ENOUGH else math.inf
+        if level > self._config.spike_factor * usual:
+            return f"the loss jumped to {level:.4g}, the median of the last {len(self._levels)} steps is {usual:.4g}"
+        self._levels.append(level)
+        return None
+
+    def fault_of_gradient(self, norm: float) -> str | None:
+        """Why a gradient is none to follow."""
+        return None if math.isfinite(norm) else f"the gradient's norm is {norm}"
+
+    def fault_of_figures(self, figures: Mapping[str, float]) -> str | None:
+        """Why an evaluation speaks of collapse; the first one is what the others are compared with."""
+        self._first = self._first or dict(figures)
+        for name, share in (("rank", self._config.min_rank_share), ("spread", self._config.min_spread_share)):
+            if name in figures and not figures[name] >= share * self._first[name]:
+                return (
+                    f"the features have collapsed: their {name} is {figures[name]:.4g} and was {self._first[name]:.4g} at first"
+                )
+        return None

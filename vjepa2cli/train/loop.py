@@ -1,19 +1,23 @@
 """The one training loop: batch, loss, update, and what a resumed run needs to equal one that was never killed."""
 
+import math
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from vjepa2cli.errors import StoppedError, TrainingError
 from vjepa2cli.progress import Progress
 from vjepa2cli.settings import TrainingConfig
 from vjepa2cli.train.engine import Engine
-from vjepa2cli.train.health import require_finite
-from vjepa2cli.train.losses import Batch, LossModule, named_means, weighted_loss
+from vjepa2cli.train.health import Watch
+from vjepa2cli.train.losses import Batch, LossModule, level, named_means, weighted_loss
 from vjepa2cli.train.run_directory import RunDirectory
 from vjepa2cli.train.schedules import learning_rate
+from vjepa2cli.train.signals import StopRequest
 
 
 class Task(Protocol):
@@ -24,7 +28,7 @@ class Task(Protocol):
         """Everything to save; calling it on inputs returns the sums of its loss's terms."""
 
     def param_groups(self) -> Iterable[dict[str, Any]]:
-        """Groups with `params`, `peak_lr` and `weight_decay`."""
+        """Groups with `name`, `params`, `peak_lr` and `weight_decay`."""
 
     def batch(self, step: int, *, rows: range) -> Batch:
         """These rows of the global batch of a step (1-based), whichever process asks for them."""
@@ -36,14 +40,14 @@ class Task(Protocol):
         """Figures on held-out data; the same on every process."""
 
 
-def decay_groups(module: nn.Module, *, peak_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+def decay_groups(module: nn.Module, *, name: str, peak_lr: float, weight_decay: float) -> list[dict[str, Any]]:
     """Two groups: matrices decay, biases and other one-dimensional parameters do not."""
-    trained = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
-    spared = [parameter for name, parameter in trained if parameter.ndim == 1 or name.endswith("bias")]
-    decayed = [parameter for name, parameter in trained if not (parameter.ndim == 1 or name.endswith("bias"))]
+    trained = [(key, parameter) for key, parameter in module.named_parameters() if parameter.requires_grad]
+    spared = [parameter for key, parameter in trained if parameter.ndim == 1 or key.endswith("bias")]
+    decayed = [parameter for key, parameter in trained if not (parameter.ndim == 1 or key.endswith("bias"))]
     groups = [
-        {"params": decayed, "peak_lr": peak_lr, "weight_decay": weight_decay},
-        {"params": spared, "peak_lr": peak_lr, "weight_decay": 0.0},
+        {"name": name, "params": decayed, "peak_lr": peak_lr, "weight_decay": weight_decay},
+        {"name": name, "params": spared, "peak_lr": peak_lr, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
 
@@ -51,41 +55,174 @@ def decay_groups(module: nn.Module, *, peak_lr: float, weight_decay: float) -> l
 def fit(task: Task, run: RunDirectory, *, engine: Engine, config: TrainingConfig, progress: Progress, description: str) -> float:
     """Train to the last step, from the newest checkpoint where there is one; returns the seconds this call trained.
 
-    Raises TrainingError on a loss that is not finite, before the update that it would spoil.
+    Raises TrainingError where training cannot go on (a loss or gradient that is not finite, a spike, a collapse), before an
+    update would spoil the parameters, and StoppedError where a signal asked for the end and the state is saved.
     """
-    done = run.latest_step()
-    if done:
-        engine.load(run.checkpoint(done))
-    run.rewind_metrics(done or -1)  # without a checkpoint, step 0 is evaluated again
-    progress.start(description, total=config.steps, done=done)
     began = time.monotonic()
-    if not done:
-        run.log({"step": 0, "eval": task.evaluate(0)})
-    for step in range(done + 1, config.steps + 1):
-        _train_step(task, run, engine=engine, config=config, step=step, progress=progress)
-        last = step == config.steps
-        if last or step % config.evaluate_every == 0:
-            run.log({"step": step, "eval": task.evaluate(step)})
-        if last or step % config.checkpoint_every == 0:
-            engine.save(run.checkpoint(step))
-            run.drop_old_checkpoints(keep=config.keep_checkpoints)
+    with StopRequest() as request:
+        _Training(task, run, engine=engine, config=config, progress=progress, request=request).run(description)
     progress.finish()
     return time.monotonic() - began
 
 
-def _train_step(task: Task, run: RunDirectory, *, engine: Engine, config: TrainingConfig, step: int, progress: Progress) -> None:
-    began = time.monotonic()
-    rate = learning_rate(step, total=config.steps, peak=config.optimizer.lr, schedule=config.schedule)
-    engine.set_learning_rate(rate / config.optimizer.lr)
-    batch = task.batch(step, rows=engine.rows)
-    inputs, terms = batch.inputs, batch.terms or task.module.terms
-    counts = engine.total(task.module.counts(inputs).to(engine.device))
-    sums = engine.sums(inputs)
-    values = named_means(engine.total(sums), counts, terms)
-    require_finite(values["loss"], step=step)
-    engine.update(weighted_loss(sums, counts, terms))
-    with torch.no_grad():
-        task.after_step(step)
-    if step % config.log_every == 0:
-        run.log({"step": step, **values, "lr": rate, "seconds": round(time.monotonic() - began, 4)})
-        progress.advance(config.log_every, fields={"loss": values["loss"]})
+@dataclass(frozen=True)
+class _Fault:
+    """Why a step was not taken, or what was found after it; `batch` names the rows that are to blame, if any are."""
+
+    step: int
+    reason: str
+    batch: tuple[str, ...] = ()
+
+
+class _Training:
+    """One run from where it stands to its last step."""
+
+    def __init__(
+        self, task: Task, run: RunDirectory, *, engine: Engine, config: TrainingConfig, progress: Progress, request: StopRequest
+    ) -> None:
+        self._task, self._run, self._engine, self._config = task, run, engine, config
+        self._progress, self._request, self._group = progress, request, engine.group
+        self._watch = Watch(config.health)
+        self._rollbacks: list[dict[str, Any]] = []
+        self._asked_to_stop = False
+
+    def run(self, description: str) -> None:
+        """Take every step that is left, going back where a fault asks for it."""
+        step = self._resume()
+        self._progress.start(description, total=self._config.steps, done=step)
+        while step < self._config.steps:
+            step += 1
+            fault = self._train(step) or self._look(step)
+            if fault is not None:
+                step = self._react(fault)
+                self._progress.start(description, total=self._config.steps, done=step)
+                continue
+            saved = self._is_due(step, self._config.checkpoint_every)
+            if saved or self._asked_to_stop:
+                self._save(step)
+            if self._asked_to_stop and step < self._config.steps:
+                name = self._request.name or "a signal to another process"
+                raise self._group.agreed(
+                    StoppedError(
+                        f"{self._run.path}: stopped by {name} at step {step}, which is saved; run the same command again"
+                    )
+                )
+
+    def _resume(self) -> int:
+        done, rollbacks = self._group.on_leader(lambda: (self._run.latest_step(), self._run.rollbacks()))
+        self._rollbacks = [rollback for rollback in rollbacks if rollback["to"] <= (done or 0)]
+        if done is not None:
+            self._load(done)
+        self._run.rewind_metrics(-1 if done is None else done)  # without a checkpoint, step 0 is evaluated again
+        if done is None:
+            self._look(0)
+            if self._config.health.on_fault == "roll_back":
+                self._save(0)
+        return done or 0
+
+    def _is_due(self, step: int, every: int) -> bool:
+        return step == self._config.steps or step % every == 0
+
+    def _train(self, step: int) -> _Fault | None:
+        began, task, engine = time.monotonic(), self._task, self._engine
+        if any(rollback["left_out"] == step for rollback in self._rollbacks):
+            self._run.log({"step": step, "left_out": True})
+            return None
+        rate = self._learning_rate(step)
+        engine.set_learning_rate(rate / self._config.optimizer.lr)
+        parts = [task.batch(step, rows=rows) for rows in engine.parts]
+        terms = parts[0].terms or task.module.terms
+        counts = self._total_counts([task.module.counts(part.inputs) for part in parts])
+        sums, reason = torch.zeros_like(counts), None
+        for part in parts:
+            part_sums = engine.sums(part.inputs)
+            sums += part_sums.detach()
+            last = part is parts[-1]
+            if last:
+                sums = self._group.total(sums)
+                reason = self._watch.fault_of_loss(level(sums, counts, terms))
+            # A loss of NaN gives a gradient that is not finite, which changes nothing.
+            engine.backward(weighted_loss(part_sums, counts, terms) * (math.nan if reason else 1.0), last=last)
+        logged = self._is_due(step, self._config.log_every)
+        norms = engine.step(by_group=logged)
+        reason = reason or self._watch.fault_of_gradient(norms["total"])
+        if reason:
+            return _Fault(step, reason, tuple(row for part in parts for row in part.ids))
+        with torch.no_grad():
+            task.after_step(step)
+        if logged:
+            self._log(step, named_means(sums, counts, terms), rate=rate, norms=norms, seconds=time.monotonic() - began)
+        return None
+
+    def _learning_rate(self, step: int) -> float:
+        """The schedule's rate, lowered by every rollback to before this step."""
+        config = self._config
+        rate = learning_rate(step, total=config.steps, peak=config.optimizer.lr, schedule=config.schedule)
+        return rate * math.prod(float(rollback["rate_factor"]) for rollback in self._rollbacks if rollback["to"] < step)
+
+    def _total_counts(self, counts: list[Tensor]) -> Tensor:
+        """The terms' counts over all parts and processes; the same sum tells whether any process was asked to stop."""
+        asked = torch.tensor([float(self._request.name is not None)], dtype=torch.float64)
+        mine = torch.stack([count.double() for count in counts]).sum(dim=0)
+        total = self._group.total(torch.cat([mine, asked.to(mine.device)]))
+        self._asked_to_stop = self._asked_to_stop or bool(total[-1] > 0)
+        return total[:-1]
+
+    def _log(self, step: int, means: dict[str, float], *, rate: float, norms: dict[str, float], seconds: float) -> None:
+        shown = {"gradient_norm" if name == "total" else f"gradient_norm_{name}": norm for name, norm in norms.items()}
+        self._run.log({"step": step, **means, "lr": rate, **shown, "seconds": round(seconds, 4)})
+        self._progress.advance((step - 1) % self._config.log_every + 1, fields={"loss": means["loss"]})
+
+    def _look(self, step: int) -> _Fault | None:
+        """Evaluate where it is due: every so many steps and, since only good states are gone back to, before each checkpoint."""
+        goes_back = self._config.health.on_fault == "roll_back"
+        due = self._is_due(step, self._config.evaluate_every)
+        if not (due or (goes_back and self._is_due(step, self._config.checkpoint_every))):
+            return None
+        figures = self._group.gather(self._task.evaluate(step))[0]
+        self._run.log({"step": step, "eval": figures})
+        reason = self._watch.fault_of_figures(figures)
+        return _Fault(step, reason) if reason else None
+
+    def _save(self, step: int) -> None:
+        self._group.on_leader(self._run.require_unchanged)
+        self._engine.save(self._run.checkpoint(step), {"step": step} | self._watch.state())
+        self._run.drop_old_checkpoints(keep=self._config.keep_checkpoints)
+
+    def _load(self, step: int) -> None:
+        state = self._engine.load(self._run.checkpoint(step))
+        self._watch.restore(state["levels"], state["first"])
+
+    def _react(self, fault: _Fault) -> int:
+        """Stop with the reason, or go back to the last checkpoint and return its step."""
+        health, to = self._config.health, self._group.on_leader(self._run.latest_step)
+        batch = [row for rows in self._group.gather(fault.batch) for row in rows]
+        about = {"step": fault.step, "reason": fault.reason, "batch": batch, "checkpoint": to}
+        path = self._run.record_fault(fault.step, about)
+        what = f"step {fault.step}: {fault.reason}; {'its batch is listed in' if batch else 'see'} {path}"
+        kept = "the last checkpoint is untouched" if to is not None else "there is no checkpoint yet"
+        if health.on_fault == "stop" or to is None:
+            raise self._group.agreed(
+                TrainingError(
+                    f"{what}; {kept}. Lower optimizer.lr, lengthen schedule.warmup_steps, set precision: fp32, or let "
+                    "health.on_fault: roll_back go on from the last checkpoint"
+                )
+            )
+        if len(self._rollbacks) >= health.max_rollbacks:
+            raise self._group.agreed(
+                TrainingError(
+                    f"{what}; {kept}. health.max_rollbacks: {health.max_rollbacks} of them did not help; lower optimizer.lr"
+                )
+            )
+        rollback = {
+            "from": fault.step,
+            "to": to,
+            "reason": fault.reason,
+            "rate_factor": health.rate_factor,
+            "left_out": fault.step if batch else None,
+        }
+        self._rollbacks.append(rollback)
+        self._load(to)
+        self._run.rewind_metrics(to)
+        self._run.log({"step": to, "rollback": rollback})
+        return int(to)

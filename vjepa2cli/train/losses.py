@@ -53,6 +53,12 @@ def weighted_loss(sums: Tensor, counts: Tensor, terms: Sequence[Term]) -> Tensor
     return (sums * shares.to(sums)).sum()
 
 
+def level(sums: Tensor, counts: Tensor, terms: Sequence[Term]) -> float:
+    """The weighted mean of the terms that count something, so that a step without one of them compares with those with it."""
+    present = sum(term.weight for term, count in zip(terms, counts.tolist(), strict=True) if count > 0)
+    return float(weighted_loss(sums, counts, terms)) / present if present else 0.0
+
+
 def named_means(sums: Tensor, counts: Tensor, terms: Sequence[Term]) -> dict[str, float]:
     """The loss, and the mean of each name's terms, from sums and counts [terms] over all processes."""
     means = torch.where(counts > 0, sums.double() / counts, 0.0).tolist()

@@ -116,7 +116,15 @@ class PretrainModule(LossModule):
     @torch.no_grad()
     def target_features(self, clips: Tensor) -> Tensor:
         """What is predicted: each level of the target encoder's tokens, layer-normed once more, [B, N, levels D] float32."""
-        tokens = self._encode(self.target_encoder, clips).float()
+        return self._normed_levels(self.target_encoder, clips)
+
+    @torch.no_grad()
+    def student_features(self, clips: Tensor) -> Tensor:
+        """The same of the context encoder when nothing is masked, to compare with."""
+        return self._normed_levels(self.encoder, clips)
+
+    def _normed_levels(self, encoder: Encoder | EncoderV21, clips: Tensor) -> Tensor:
+        tokens = self._encode(encoder, clips).float()
         levels = tokens.view(*tokens.shape[:2], self._num_levels, -1)
         return F.layer_norm(levels, levels.shape[-1:]).flatten(-2)
 

@@ -3,6 +3,7 @@
 Source: Assran et al. 2025 (arXiv:2506.09985), section 3; app/vjepa_droid/train.py of facebookresearch/vjepa2.
 """
 
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ from vjepa2cli.models.weights import state_digest
 from vjepa2cli.models.world_model import rollout
 from vjepa2cli.progress import SILENT, Progress
 from vjepa2cli.settings import PosttrainConfig
-from vjepa2cli.train.engine import Engine, autocast, choose_device, start_process_group
+from vjepa2cli.train.engine import Engine, autocast
 from vjepa2cli.train.loop import decay_groups, fit
 from vjepa2cli.train.losses import Batch, LossModule, Term
+from vjepa2cli.train.process_group import ProcessGroup, choose_device
 from vjepa2cli.train.run_directory import RunDirectory
 
 _EVALUATION_WINDOWS = 96
@@ -113,7 +115,8 @@ class PosttrainTask:
 
     def param_groups(self) -> list[dict[str, Any]]:
         """Matrices with weight decay and the rest without."""
-        return decay_groups(self.module, peak_lr=self._config.optimizer.lr, weight_decay=self._config.optimizer.weight_decay)
+        optimizer = self._config.optimizer
+        return decay_groups(self.module, name="predictor", peak_lr=optimizer.lr, weight_decay=optimizer.weight_decay)
 
     def batch(self, step: int, *, rows: range) -> Batch:
         """Windows, and whether this step takes the rollout loss."""
@@ -194,19 +197,25 @@ def posttrain(
     Raises ArtifactError for a missing store, ConfigError for a run directory of another config, TrainingError for a loss that is
     not finite.
     """
-    chosen = choose_device(device)
-    store = LatentStore.open(latents)
-    rank, _ = start_process_group(chosen)
+    group = ProcessGroup(choose_device(device))
+    store = group.together(lambda: LatentStore.open(latents))
     inputs = {"latents": store.digest, "encoder": store.encoder_digest}
     origin = provenance("posttrain", config, inputs=inputs, seed=config.seed)
-    with RunDirectory(run_dir, config=config, provenance=origin, leader=rank == 0) as run:
-        task = PosttrainTask(store, config, device=chosen)
-        engine = Engine(task.module, task.param_groups(), config=config, device=chosen)
+
+    def inputs_now() -> dict[str, str]:
+        with closing(LatentStore.open(latents)) as now:
+            return {"latents": now.digest}
+
+    with (
+        closing(store),
+        group.together(
+            lambda: RunDirectory(run_dir, config=config, provenance=origin, leader=group.is_leader, inputs_now=inputs_now)
+        ) as run,
+    ):
+        task = group.together(lambda: PosttrainTask(store, config, device=group.device))
+        engine = Engine(task.module, task.param_groups(), config=config, group=group)
         seconds = fit(task, run, engine=engine, config=config, progress=progress, description="posttrain")
-        if rank == 0:
-            _publish(task.module.predictor, run, store=store, config=config, origin=origin, seconds=seconds)
-        engine.barrier()
-    store.close()
+        group.on_leader(lambda: _publish(task.module.predictor, run, store=store, config=config, origin=origin, seconds=seconds))
     return run_dir / "report.json"
 
 
@@ -244,6 +253,7 @@ def _publish(
         "steps": config.steps,
         "encoder": encoder,
         "evaluations": evaluations,
+        "rollbacks": run.rollbacks(),
         "final": evaluations[-1],
         "digest_model": about["digest"],
     }

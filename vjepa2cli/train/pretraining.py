@@ -25,13 +25,14 @@ from vjepa2cli.errors import ConfigError, InputError
 from vjepa2cli.models.weights import state_digest, to_folder
 from vjepa2cli.progress import SILENT, Progress
 from vjepa2cli.settings import PretrainConfig
-from vjepa2cli.train.engine import Engine, choose_device, start_process_group
-from vjepa2cli.train.health import content_rank, feature_std
+from vjepa2cli.train.engine import Engine, autocast
+from vjepa2cli.train.health import feature_figures
 from vjepa2cli.train.initial import Initial, continue_run, give_weights
 from vjepa2cli.train.loop import decay_groups, fit
 from vjepa2cli.train.losses import Batch
 from vjepa2cli.train.networks import build_encoder, build_predictor, clip_grid
 from vjepa2cli.train.objective import MaskedClips, PretrainModule, family_losses, loss_terms
+from vjepa2cli.train.process_group import ProcessGroup, choose_device
 from vjepa2cli.train.run_directory import RunDirectory
 from vjepa2cli.train.schedules import context_loss_share, ema_momentum
 
@@ -80,7 +81,12 @@ class PretrainTask:
     def param_groups(self) -> list[dict[str, Any]]:
         """Encoder and predictor, matrices with weight decay and the rest without."""
         optimizer = self._config.optimizer
-        return decay_groups(self.module, peak_lr=optimizer.lr, weight_decay=optimizer.weight_decay)
+        parts = {"encoder": self.module.encoder, "predictor": self.module.predictor}
+        return [
+            group
+            for name, part in parts.items()
+            for group in decay_groups(part, name=name, peak_lr=optimizer.lr, weight_decay=optimizer.weight_decay)
+        ]
 
     def batch(self, step: int, *, rows: range) -> Batch:
         """Clips of every kind and their masks; drawn for the whole batch, so the number of processes changes nothing."""
@@ -96,18 +102,20 @@ class PretrainTask:
 
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, float]:
-        """Loss under fixed masks, and rank and spread of the target features, on fixed held-out clips; `step` plays no part."""
-        losses, features = [], []
+        """Loss under fixed masks, and what tells of collapse, on fixed held-out clips; `step` plays no part."""
+        losses, teacher, student = [], [], []
         masks = replace(self._groups[0].masks, batch_size=_EVALUATION_BATCH, rows_per_draw=None)
         for start in range(0, len(self._evaluation), _EVALUATION_BATCH):
             part = self._evaluation[start : start + _EVALUATION_BATCH]
             clips = part.to(self._device)
             ((_, families),) = masks.draws(_EVALUATION_STEP, rows=range(len(part)))
             losses.append(self.module.mean_loss([MaskedClips(clips, _on(families, self._device))]) * len(part))
-            features.append(self.module.target_features(clips).cpu())
-        tokens = torch.cat(features)
+            with autocast(self._config.precision, self._device):
+                teacher.append(self.module.target_features(clips))
+                student.append(self.module.student_features(clips))
         share = sum(family.weight for family in self._losses[0])  # of the loss that clips of the first kind make up
-        return {"loss": sum(losses) / len(tokens) / share, "rank": content_rank(tokens), "std": feature_std(tokens)}
+        figures = feature_figures(torch.cat(teacher), torch.cat(student))
+        return {"loss": sum(losses) / len(self._evaluation) / share} | figures
 
 
 @dataclass(frozen=True)
@@ -204,23 +212,26 @@ def pretrain(
     """
     if config.continues and init_from is None:
         raise ConfigError("continues: true: this config goes on with a trained model; name it by --init-from")
-    chosen = choose_device(device)
-    videos = VideoStore.open(store)
-    rank, _ = start_process_group(chosen)
-    task = PretrainTask(videos, config, device=chosen)
-    initial = None if init_from is None else task.begin_from(init_from)
+    group = ProcessGroup(choose_device(device))
+    videos = group.together(lambda: VideoStore.open(store))
+    task = group.together(lambda: PretrainTask(videos, config, device=group.device))
+    initial = None if init_from is None else group.together(lambda: task.begin_from(init_from))
     inputs = {"videos": videos.digest} | ({} if initial is None else {"initial": initial.digest})
     origin = provenance("pretrain", config, inputs=inputs, seed=config.seed)
     if initial is not None:
         origin["initial"] = {"trained_steps": initial.trained_steps}
-    with RunDirectory(run_dir, config=config, provenance=origin, leader=rank == 0) as run:
-        engine = Engine(task.module, task.param_groups(), config=config, device=chosen)
-        if initial is not None and initial.checkpoint is not None and not run.latest_step():
+
+    def inputs_now() -> dict[str, str]:
+        return {"videos": VideoStore.open(store).digest}
+
+    with group.together(
+        lambda: RunDirectory(run_dir, config=config, provenance=origin, leader=group.is_leader, inputs_now=inputs_now)
+    ) as run:
+        engine = Engine(task.module, task.param_groups(), config=config, group=group)
+        if initial is not None and initial.checkpoint is not None and group.on_leader(run.latest_step) is None:
             engine.load(initial.checkpoint)
         seconds = fit(task, run, engine=engine, config=config, progress=progress, description="pretrain")
-        if rank == 0:
-            _publish(task.module, run, config=config, origin=origin, seconds=seconds)
-        engine.barrier()
+        group.on_leader(lambda: _publish(task.module, run, config=config, origin=origin, seconds=seconds))
     return run_dir / "report.json"
 
 
@@ -242,6 +253,7 @@ def _publish(
         "encoder": about["spec"] | {"digest": about["digest"]},
         "final": {"loss": final["loss"], "rank": final["rank"], "rank_initial": evaluations[0]["rank"], "std": final["std"]},
         "evaluations": evaluations,
+        "rollbacks": run.rollbacks(),
         "config": configs.to_tree(config),
     }
     write_report(run.path / "report.json", "pretrain", body, provenance=origin, timing={"seconds": round(seconds, 1)})

@@ -21,15 +21,16 @@ from vjepa2cli.artifacts.statistics import wilson_interval
 from vjepa2cli.artifacts.video_store import VideoEntry, VideoStore, Window
 from vjepa2cli.data.batches import mix_seed
 from vjepa2cli.data.transforms import frame_transform
-from vjepa2cli.errors import InputError
+from vjepa2cli.errors import InputError, TrainingError
 from vjepa2cli.models.inference import prepare_for_inference
 from vjepa2cli.models.probe import AttentiveProbe, ProbeSpec
 from vjepa2cli.models.weights import encoder_digest, load_encoder
 from vjepa2cli.progress import SILENT, Progress
 from vjepa2cli.settings import ProbeConfig
-from vjepa2cli.train.engine import Engine, autocast, choose_device, start_process_group
+from vjepa2cli.train.engine import Engine, autocast
 from vjepa2cli.train.loop import fit
 from vjepa2cli.train.losses import Batch, LossModule, Term
+from vjepa2cli.train.process_group import ProcessGroup, choose_device
 from vjepa2cli.train.run_directory import RunDirectory
 
 _PART = 64
@@ -101,7 +102,10 @@ class ProbeTask:
         """One group a head; the released probes decay every parameter."""
         decay = self._config.optimizer.weight_decay
         pairs = zip(self.module.heads, self._config.learning_rates, strict=True)
-        return [{"params": list(head.parameters()), "peak_lr": rate, "weight_decay": decay} for head, rate in pairs]
+        return [
+            {"name": f"head_{index}", "params": list(head.parameters()), "peak_lr": rate, "weight_decay": decay}
+            for index, (head, rate) in enumerate(pairs)
+        ]
 
     def batch(self, step: int, *, rows: range) -> Batch:
         """Windows drawn evenly over the classes, so that a rare motion is not ignored."""
@@ -130,16 +134,18 @@ def probe(
 ) -> Path:
     """Probe an encoder and its baselines on the labelled windows of a video store; returns the report.
 
-    Raises InputError where windows are unlabelled, of one class, or not in both splits.
+    Raises InputError where windows are unlabelled, of one class, or not in both splits, TrainingError on more than one process.
     """
-    chosen = choose_device(device)
-    start_process_group(chosen)
+    group = ProcessGroup(choose_device(device))
+    if group.world_size > 1:
+        message = f"probe runs on one process, and {group.world_size} were launched; start it without a launcher"
+        raise group.agreed(TrainingError(message))
     videos = VideoStore.open(store)
     results, timing, digests = [], {}, {}
     for kind in ("trained", *config.baselines):
         encoder_source = model if kind == "trained" else f"{kind}:{model}"
         result, seconds = _probe_encoder(
-            videos, run_dir / kind, source=encoder_source, config=config, device=chosen, progress=progress
+            videos, run_dir / kind, source=encoder_source, config=config, group=group, progress=progress
         )
         results.append({"encoder": kind, **result})
         timing[kind], digests[kind] = round(seconds, 1), result["encoder_digest"]
@@ -156,9 +162,10 @@ def probe(
 
 
 def _probe_encoder(
-    videos: VideoStore, run_dir: Path, *, source: str, config: ProbeConfig, device: torch.device, progress: Progress
+    videos: VideoStore, run_dir: Path, *, source: str, config: ProbeConfig, group: ProcessGroup, progress: Progress
 ) -> tuple[dict[str, Any], float]:
     """Train the heads on one encoder's features and test the chosen one."""
+    device = group.device
     encoder = load_encoder(source, device=device)
     digest = encoder_digest(encoder)
     prepare_for_inference(encoder, device=device, precision=config.precision)
@@ -171,7 +178,7 @@ def _probe_encoder(
     origin = provenance("probe", config, inputs={"videos": videos.digest, "encoder": digest}, seed=config.seed)
     with RunDirectory(run_dir, config=config, provenance=origin, leader=True) as run:
         task = ProbeTask(train, selection, config, num_classes=len(videos.labels), device=device)
-        engine = Engine(task.module, task.param_groups(), config=config, device=device)
+        engine = Engine(task.module, task.param_groups(), config=config, group=group)
         seconds = fit(task, run, engine=engine, config=config, progress=progress, description=f"probe {run_dir.name}")
         result = _judge(
             task.module, run, selection=selection, held_out=held_out, classes=videos.labels, config=config, device=device

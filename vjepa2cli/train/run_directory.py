@@ -3,18 +3,19 @@
 Resume state (`checkpoints/step_*/`) and the shareable model (`model/`) are never mixed.
 """
 
-import fcntl
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from vjepa2cli import config as configs
-from vjepa2cli.errors import StaleArtifactError, TrainingError
+from vjepa2cli.errors import StaleArtifactError
 from vjepa2cli.files import write_json, write_text
 from vjepa2cli.settings import TrainingConfig
+from vjepa2cli.train.lease import Lease
 
 _STEP = re.compile(r"step_(\d{8})$")
 
@@ -22,20 +23,29 @@ _STEP = re.compile(r"step_(\d{8})$")
 class RunDirectory:
     """Where one training keeps everything; a context that holds it."""
 
-    def __init__(self, path: Path, *, config: TrainingConfig, provenance: dict[str, Any], leader: bool) -> None:
-        """Create or reopen the directory; only the `leader` (rank 0) writes.
+    def __init__(
+        self,
+        path: Path,
+        *,
+        config: TrainingConfig,
+        provenance: dict[str, Any],
+        leader: bool,
+        inputs_now: Callable[[], dict[str, str]] | None = None,
+    ) -> None:
+        """Create or reopen the directory; only the `leader` (rank 0) writes. `inputs_now` reads the inputs' digests again.
 
         Raises StaleArtifactError where the run was started with another config or other inputs, TrainingError where another
         process holds it.
         """
         self.path, self._leader = path, leader
-        self._lease: IO[str] | None = None
+        self._inputs, self._inputs_now = provenance["inputs"], inputs_now
+        self._lease: Lease | None = None
         self._checkpoints = path / "checkpoints"
         if leader:
             path.mkdir(parents=True, exist_ok=True)
-            self._take_lease()
+            self._lease = Lease(path / ".lease")
             try:
-                self._check_unchanged(config, provenance)
+                self._check_unchanged(config)
             except StaleArtifactError:
                 self.close()
                 raise
@@ -45,38 +55,38 @@ class RunDirectory:
             configs.save(config, path / "config.yaml")
             write_json(path / "provenance.json", provenance)
 
-    def _take_lease(self) -> None:
-        self._lease = (self.path / ".lease").open("a")
-        try:
-            fcntl.flock(self._lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.close()
-            raise TrainingError(
-                f"{self.path}: another process trains in this run directory; wait for it, or choose another --run-dir"
-            ) from None
-
-    def _check_unchanged(self, config: TrainingConfig, provenance: dict[str, Any]) -> None:
+    def _check_unchanged(self, config: TrainingConfig) -> None:
         saved = self.path / "config.yaml"
         if saved.exists():
-            difference = configs.first_difference(configs.load(saved, type(config)), config)
+            difference = configs.first_difference(configs.load(saved, type(config)), config, allowed=config.CHANGEABLE)
             if difference:
                 raise StaleArtifactError(
                     f"{self.path}: was started with another config: {difference}; use a new --run-dir, or --replace to start over"
                 )
         known = self.path / "provenance.json"
         if known.exists():
-            before, now = json.loads(known.read_text(encoding="utf-8"))["inputs"], provenance["inputs"]
-            changed = sorted(name for name in before | now if before.get(name) != now.get(name))
-            if changed:
+            self._compare(json.loads(known.read_text(encoding="utf-8"))["inputs"], self._inputs, "was started on other data")
+
+    def _compare(self, before: dict[str, str], now: dict[str, str], what: str) -> None:
+        for name in sorted(before | now):
+            if before.get(name) != now.get(name):
+                digests = " -> ".join(str(side.get(name))[:12] for side in (before, now))
                 raise StaleArtifactError(
-                    f"{self.path}: was started on other data ({changed[0]} has changed); "
-                    "use a new --run-dir, or --replace to start over"
+                    f"{self.path}: {what}: the digest of its {name} went from {digests}; "
+                    "put them back, use a new --run-dir, or --replace to start over"
                 )
 
-    def latest_step(self) -> int:
-        """The step of the newest whole checkpoint, 0 where there is none."""
+    def require_unchanged(self) -> None:
+        """Raise StaleArtifactError where the inputs have changed under the run, TrainingError where it lost the directory."""
+        if self._lease is not None:
+            self._lease.require()
+        if self._inputs_now is not None:
+            self._compare(self._inputs, self._inputs | self._inputs_now(), "its data have changed under it")
+
+    def latest_step(self) -> int | None:
+        """The step of the newest whole checkpoint, or None where there is none."""
         return max(
-            (int(match[1]) for folder in self._checkpoints.glob("step_*") if (match := _STEP.search(folder.name))), default=0
+            (int(match[1]) for folder in self._checkpoints.glob("step_*") if (match := _STEP.search(folder.name))), default=None
         )
 
     def checkpoint(self, step: int) -> Path:
@@ -110,8 +120,21 @@ class RunDirectory:
 
     def evaluations(self) -> list[dict[str, Any]]:
         """All evaluations logged so far, oldest first, each with its step."""
-        rows = [json.loads(line) for line in self._metric_lines()]
-        return [{"step": row["step"], **row["eval"]} for row in rows if "eval" in row]
+        return [{"step": row["step"], **row["eval"]} for row in self._rows() if "eval" in row]
+
+    def rollbacks(self) -> list[dict[str, Any]]:
+        """All rollbacks so far, oldest first, as they were logged."""
+        return [row["rollback"] for row in self._rows() if "rollback" in row]
+
+    def _rows(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self._metric_lines()]
+
+    def record_fault(self, step: int, about: dict[str, Any]) -> Path:
+        """Write what is known of a fault, the batch among it; returns the file."""
+        path = self.path / "faults" / f"step_{step:08d}.json"
+        if self._leader:
+            write_json(path, about)
+        return path
 
     def close(self) -> None:
         """Release the directory."""
