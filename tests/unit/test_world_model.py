@@ -13,7 +13,7 @@ from vjepa2cli.errors import InputError
 from vjepa2cli.models.ac_predictor import AcPredictor, AcPredictorSpec
 from vjepa2cli.models.encoder import Encoder, EncoderSpec
 from vjepa2cli.models.pixels import PixelEncoder, PixelSpec
-from vjepa2cli.models.world_model import WorldModel, encode_frames, normalise_latents, rollout
+from vjepa2cli.models.world_model import WorldModel, encode_frames, normalise_latents, read_past, rollout
 
 SPEC = AcPredictorSpec(latent_dim=24, embed_dim=32, depth=3, num_heads=2, grid_h=2, grid_w=3)
 VARIANTS = [
@@ -104,6 +104,29 @@ def test_rollout_equals_the_uncached_one_and_so_do_its_gradients(spec: AcPredict
     assert found[0].shape == (2, 6 - num_context, 6, 24)
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-5)
     torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("spec", VARIANTS)
+def test_frames_that_all_rows_share_are_read_once_and_change_nothing(spec: AcPredictorSpec) -> None:
+    """Three frames, then two actions in five versions: the same as reading all frames anew for each version."""
+    ac, (latents, actions, states) = predictor(spec), trajectory()
+    latents, states, before = latents[:1, :3], states[:1, :3], actions[:1, :2]
+    tried = 0.1 * torch.randn(5, 2, 7, generator=generator(7))
+    with torch.no_grad():
+        past = read_past(ac, latents[:, :2], states[:, :2], before)
+        assert past is not None
+        shared = [
+            rollout(
+                ac, latents[:, 2:].expand(5, -1, -1, -1), states[:, 2:].expand(5, -1, -1), tried, compose=pose_compose, past=past
+            )
+            for _ in range(2)
+        ]
+        whole = [tensor.expand(5, *tensor.shape[1:]) for tensor in (latents, states, before)]
+        anew = uncached_rollout(ac, whole[0], whole[1], torch.cat((whole[2], tried), dim=1))
+    torch.testing.assert_close(shared[0], anew, rtol=0, atol=1e-5)
+    assert torch.equal(shared[0], shared[1]), "a rollout leaves the past as it was"
+    assert past.num_frames == 2
+    assert read_past(ac, latents[:, :0], states[:, :0], before[:, :0]) is None
 
 
 def test_states_that_are_known_are_not_integrated() -> None:

@@ -3,6 +3,7 @@
 Source: Assran et al. 2025 (arXiv:2506.09985), section 3; src/models/ac_predictor.py of facebookresearch/vjepa2.
 """
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -76,6 +77,13 @@ class FrameCache:
     def __init__(self, depth: int) -> None:
         self.blocks = [KeyValues() for _ in range(depth)]
         self.num_frames = 0
+
+    def branch(self) -> "FrameCache":
+        """A cache that goes on from here by itself; what was computed so far is shared."""
+        other = FrameCache(0)
+        other.blocks = [copy.copy(block) for block in self.blocks]
+        other.num_frames = self.num_frames
+        return other
 
 
 class AcPredictor(nn.Module):

@@ -76,9 +76,12 @@ class KeyValues:
         self._values: Tensor | None = None
 
     def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Append those of new tokens and return all of them, oldest first."""
+        """Append those of new tokens and return all of them, oldest first; a single row so far is that of every new row."""
         if self._keys is not None and self._values is not None:
-            keys, values = torch.cat((self._keys, keys), dim=2), torch.cat((self._values, values), dim=2)
+            keys, values = (
+                torch.cat((old.expand(len(new), -1, -1, -1), new), dim=2)
+                for old, new in ((self._keys, keys), (self._values, values))
+            )
         self._keys, self._values = keys, values
         return keys, values
 

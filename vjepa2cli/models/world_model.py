@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vjepa2cli.errors import InputError
-from vjepa2cli.models.ac_predictor import AcPredictor
+from vjepa2cli.models.ac_predictor import AcPredictor, FrameCache
 from vjepa2cli.models.encoder import Encoder
 from vjepa2cli.models.encoder_v21 import EncoderV21
 from vjepa2cli.models.pixels import PixelEncoder
@@ -45,6 +45,7 @@ def rollout(
     *,
     compose: Compose | None = None,
     extrinsics: Tensor | None = None,
+    past: FrameCache | None = None,
 ) -> Tensor:
     """Predict the H frames that follow T0 context frames: [B, T0, HW, D] -> [B, H, HW, D], differentiable.
 
@@ -52,6 +53,7 @@ def rollout(
     states [B, T, S] with T >= T0: of the context frames, and of later ones where they are known; those that lack are integrated
     by `compose(state, action)`. extrinsics [B, T0 - 1 + H, 6] where the AC predictor uses them.
     Each prediction is layer-normed, if the latents are, and fed back; keys and values of earlier frames are computed once.
+    With a `past` (see `read_past`) the frames follow those that it holds, which all rows share; it is left as it is.
     """
     num_context = latents.shape[1]
     horizon = actions.shape[1] - num_context + 1
@@ -61,7 +63,7 @@ def rollout(
             f"not {states.shape[1]} states and {actions.shape[1]} actions"
         )
     states = _integrated(states, actions, compose)
-    cache = ac.new_cache()
+    cache = ac.new_cache() if past is None else past.branch()
     predictions: list[Tensor] = []
     frames, start = latents, 0
     while len(predictions) < horizon:
@@ -71,6 +73,18 @@ def rollout(
         frames, start = normalise_latents(predicted) if ac.spec.layer_norm else predicted, stop
         predictions.append(frames)
     return torch.cat(predictions, dim=1)
+
+
+def read_past(ac: AcPredictor, latents: Tensor, states: Tensor, actions: Tensor) -> FrameCache | None:
+    """Let `ac` read the frames before the current one: [1, T, HW, D], [1, T, S], [1, T, A]; None for no frames.
+
+    The cache is for `rollout`, whose every row goes on from these frames, which are computed once.
+    """
+    if not latents.shape[1]:
+        return None
+    cache = ac.new_cache()
+    ac(latents, actions, states, cache=cache)
+    return cache
 
 
 def _integrated(states: Tensor, actions: Tensor, compose: Compose | None) -> Tensor:
@@ -123,6 +137,14 @@ class WorldModel:
             frames = self.transform(frames)
         return encode_frames(self.encoder, frames.to(self.device), layer_norm=self.ac.spec.layer_norm)
 
-    def rollout(self, latents: Tensor, states: Tensor, actions: Tensor, *, extrinsics: Tensor | None = None) -> Tensor:
+    def rollout(
+        self,
+        latents: Tensor,
+        states: Tensor,
+        actions: Tensor,
+        *,
+        extrinsics: Tensor | None = None,
+        past: FrameCache | None = None,
+    ) -> Tensor:
         """latents [B, T0, HW, D], states [B, >= T0, S], actions [B, T0 - 1 + H, A] -> [B, H, HW, D]; see `rollout`."""
-        return rollout(self.ac, latents, states, actions, compose=self.compose, extrinsics=extrinsics)
+        return rollout(self.ac, latents, states, actions, compose=self.compose, extrinsics=extrinsics, past=past)
