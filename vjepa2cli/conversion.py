@@ -1,6 +1,7 @@
 """Checkpoints between the official layout, the folders of transformers, and ours; every value stays as it is."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,23 +14,26 @@ from vjepa2cli.errors import ArtifactError, WeightsError
 from vjepa2cli.files import replaced_atomically
 from vjepa2cli.models.ac_predictor import AcPredictor
 from vjepa2cli.models.checkpoint_files import PT_SUFFIXES
+from vjepa2cli.models.checkpoints import Checkpoint, read_checkpoint
 from vjepa2cli.models.encoder import Encoder
 from vjepa2cli.models.encoder_v21 import EncoderV21
 from vjepa2cli.models.pixels import PixelEncoder
 from vjepa2cli.models.predictor import Predictor
 from vjepa2cli.models.predictor_v21 import PredictorV21
-from vjepa2cli.models.probe import AttentiveProbe
+from vjepa2cli.models.probe import AnticipationProbe, AttentiveProbe
 from vjepa2cli.models.weights import (
     encoder_digest,
     load_encoder,
     load_predictor,
     load_probe,
     load_world_model_parts,
-    read_checkpoint,
     state_digest,
+    to_folder,
     to_transformers,
 )
 from vjepa2cli.models.world_model import FrameEncoder
+
+_LOG = logging.getLogger(__name__)
 
 Layout = Literal["official", "transformers", "ours"]
 
@@ -38,16 +42,20 @@ _WRAPPERS = "module.backbone."
 _BASELINES = ("untrained", "pixels")
 _AC_ENCODER = "frozen-encoder"
 """The folder below a world model's in which its encoder lies."""
+_EPS = 1e-6
+"""That of every norm in a model of transformers."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a source does not say by itself: which encoder, the heads of the two networks, and the crop in pixels."""
+    """What a source does not say by itself: which encoder, the heads of the networks, the crop in pixels, and a probe to join."""
 
     checkpoint_key: str | None = None
     num_heads: int | None = None
     predictor_heads: int | None = None
     crop: int | None = None
+    probe: str | None = None
+    probe_heads: int | None = None
 
 
 NOTHING_ASKED = Asked()
@@ -63,13 +71,14 @@ class Converted:
 
 @dataclass(frozen=True)
 class _Parts:
-    """The networks of a source, in float32, and what a folder of ours says of itself."""
+    """The networks of a source, in float32, what a folder of ours says of itself, and the names of the probe's classes."""
 
     encoder: Encoder | EncoderV21 | None = None
     predictor: Predictor | PredictorV21 | None = None
     ac: AcPredictor | None = None
-    probe: AttentiveProbe | None = None
+    probe: AttentiveProbe | AnticipationProbe | None = None
     about: Mapping[str, Any] | None = None
+    classes: Sequence[str] = ()
 
     def networks(self) -> dict[str, nn.Module]:
         held = {"encoder": self.encoder, "predictor": self.predictor, "ac_predictor": self.ac, "probe": self.probe}
@@ -80,15 +89,18 @@ def convert(source: str, out: Path, *, to: Layout, slim: bool = False, asked: As
     """Write the networks of `source` (see `load_encoder`) in another layout to `out`, whole or not at all.
 
     "official" is one `.pt` file; "transformers" and "ours" are folders. Of several encoders one is taken, the moving average
-    unless `asked.checkpoint_key` names another. `slim` keeps that encoder alone, in bfloat16, which rounds it; otherwise every
-    value is kept, as float32. Heads, and for a folder the crop, are asked for where neither the file nor its released name says
-    them: transformers counts positions by the crop. Raises ArtifactError where `out` exists, WeightsError where the source does
-    not load, does not say enough, or the layout has no place for a network.
+    unless `asked.checkpoint_key` names another; `asked.probe` joins a probe to it, which makes a classifier. `slim` keeps that
+    encoder alone, in bfloat16, which rounds it; otherwise every value is kept, as float32. Heads, and for a folder the crop, are
+    asked for where neither the file nor its released name says them: transformers counts positions by the crop. Raises
+    ArtifactError where `out` exists, WeightsError where the source does not load, does not say enough, or the layout has no
+    place for a network.
     """
     if out.exists():
         raise ArtifactError(f"{out}: exists; remove it, or write to another path")
     if to == "official" and out.suffix not in PT_SUFFIXES:
         raise ArtifactError(f"{out}: the official layout is one file; its name ends in {' or '.join(PT_SUFFIXES)}")
+    if slim and asked.probe is not None:
+        raise WeightsError(f"{source}: --slim keeps the encoder alone; leave --slim or --probe out")
     parts = _read(source, asked, slim=slim, with_crop=to != "official")
     if slim:
         for network in parts.networks().values():
@@ -98,13 +110,12 @@ def convert(source: str, out: Path, *, to: Layout, slim: bool = False, asked: As
         _write_official(out, parts)
     elif parts.encoder is None or parts.ac is not None:
         if to == "transformers":
-            raise WeightsError(f"{source}: transformers has no layout for its {', '.join(digests)}; convert to official or ours")
+            raise WeightsError(
+                f"{source}: transformers has no layout for {' and '.join(digests)} alone; convert to official or ours, or join a "
+                "probe to its encoder (--probe)"
+            )
         _write_head(out, parts)
     else:
-        if isinstance(parts.encoder, EncoderV21) or isinstance(parts.predictor, PredictorV21):
-            raise WeightsError(
-                f"{source}: is V-JEPA 2.1, of which transformers and our folders have no layout; convert to official"
-            )
         _write_encoder(out, parts, plain=to == "transformers")
     return Converted(out, digests)
 
@@ -112,25 +123,39 @@ def convert(source: str, out: Path, *, to: Layout, slim: bool = False, asked: As
 def _read(source: str, asked: Asked, *, slim: bool, with_crop: bool) -> _Parts:
     variant, _, rest = source.partition(":")
     checkpoint = read_checkpoint(rest if variant in _BASELINES else source)
-    held = {"encoder"} if variant in _BASELINES else set(checkpoint.networks)
-    about = dict(checkpoint.config.get("vjepa2cli", {}))
+    held = {"encoder"} if variant in _BASELINES or slim else set(checkpoint.networks)
+    about, classes = dict(checkpoint.config.get("vjepa2cli", {})), _classes(checkpoint)
     crop = checkpoint.stated.get("encoder", {}).get("crop")
     del checkpoint
-    if not slim and "ac_predictor" in held:
-        if asked != NOTHING_ASKED:
-            raise WeightsError(f"{source}: is a world model, whose encoder and heads are fixed; leave those options out")
-        encoder, ac, about = load_world_model_parts(source)
-        return _Parts(encoder=_trained(encoder, source), ac=ac, about=about)
-    if not slim and held == {"probe"}:
-        return _Parts(probe=load_probe(source, asked.num_heads), about=about)
-    whole = _trained(load_encoder(source, asked.num_heads, checkpoint_key=asked.checkpoint_key), source)
-    if with_crop and crop is None and asked.crop is None:
+    if held == {"probe"} and asked.probe is None:
+        return _Parts(probe=load_probe(source, asked.probe_heads or asked.num_heads), about=about, classes=classes)
+    predictor, ac, probe = None, None, None
+    if "ac_predictor" in held:
+        if asked.checkpoint_key is not None or asked.probe is not None:
+            raise WeightsError(f"{source}: is a world model, which has one encoder and no probe; leave those options out")
+        encoder, ac, about = load_world_model_parts(source, num_heads=asked.num_heads, predictor_heads=asked.predictor_heads)
+    else:
+        encoder = load_encoder(source, asked.num_heads, checkpoint_key=asked.checkpoint_key)
+        predictor = load_predictor(source, asked.predictor_heads) if "predictor" in held else None
+        if asked.probe is not None:
+            probe, classes = load_probe(asked.probe, asked.probe_heads), _classes(read_checkpoint(asked.probe))
+        elif "probe" in held:
+            probe = load_probe(source, asked.probe_heads)
+    whole = _trained(encoder, source)
+    if with_crop and ac is None and crop is None and asked.crop is None:
         raise WeightsError(f"{source}: does not say the crop it was trained at, in pixels; pass crop= (--crop), such as 256")
     if asked.crop is not None and crop not in (None, asked.crop):
         raise WeightsError(f"{source}: crop: {asked.crop} was asked for, the source says {crop}")
     whole.spec = replace(whole.spec, crop=asked.crop or whole.spec.crop)
-    predictor = load_predictor(source, asked.predictor_heads) if "predictor" in held and not slim else None
-    return _Parts(encoder=whole, predictor=predictor, about=about)
+    return _Parts(whole, predictor, ac, probe, about, classes)
+
+
+def _classes(checkpoint: Checkpoint) -> Sequence[str]:
+    """The names of a probe's classes, as a folder of ours or of transformers says them."""
+    if "classes" in checkpoint.config.get("vjepa2cli", {}):
+        return tuple(checkpoint.config["vjepa2cli"]["classes"])
+    names = checkpoint.config.get("id2label") or {}
+    return tuple(str(names[key]) for key in sorted(names, key=int))
 
 
 def _trained(encoder: FrameEncoder, source: str) -> Encoder | EncoderV21:
@@ -158,14 +183,30 @@ def _wrapped(network: nn.Module, prefix: str = _WRAPPERS) -> dict[str, Tensor]:
 
 
 def _write_encoder(out: Path, parts: _Parts, *, plain: bool) -> None:
-    """A folder that transformers loads; unless `plain`, our spec, the digest and what the source said of itself go along."""
-    assert isinstance(parts.encoder, Encoder)
-    assert not isinstance(parts.predictor, PredictorV21)
-    config, tensors = to_transformers(parts.encoder, parts.predictor)
+    """A folder that transformers loads; unless `plain`, our specs, the digest and what the source said of itself go along."""
+    encoder, predictor, probe = parts.encoder, parts.predictor, parts.probe
+    assert encoder is not None
+    if isinstance(probe, AnticipationProbe):
+        raise WeightsError(
+            f"{out}: a probe of verbs, nouns and actions has no place in a folder with an encoder; convert it alone"
+        )
+    if isinstance(encoder, EncoderV21) or isinstance(predictor, PredictorV21):
+        if plain or probe is not None:
+            raise WeightsError(
+                f"{out}: transformers has no V-JEPA 2.1, and a probe has no place beside it; convert to official, or the network "
+                "alone to ours"
+            )
+        config, tensors = to_folder(encoder, predictor)
+    else:
+        config, tensors = to_transformers(encoder, predictor, probe, classes=parts.classes)
+    if plain and probe is not None and probe.spec.eps != _EPS:
+        _LOG.warning(
+            "%s: transformers computes the probe's norms with %g, not %g; its logits differ a little", out, _EPS, probe.spec.eps
+        )
     about = config.pop("vjepa2cli")
     if not plain:
-        config["vjepa2cli"] = {**(parts.about or {}), **about, "digest": state_digest(parts.encoder)}
-    dtype = str(next(parts.encoder.parameters()).dtype).removeprefix("torch.")
+        config["vjepa2cli"] = {**(parts.about or {}), **about, "digest": state_digest(encoder)}
+    dtype = str(next(encoder.parameters()).dtype).removeprefix("torch.")
     save_model(out, config | {"dtype": dtype}, tensors)
 
 
@@ -173,7 +214,7 @@ def _write_head(out: Path, parts: _Parts) -> None:
     """A folder of ours with an AC predictor and, in a folder below, its encoder; or with a probe."""
     about = dict(parts.about or {})
     if parts.probe is not None:
-        about |= {"kind": "probe", "num_heads": parts.probe.spec.num_heads}
+        about |= {"kind": "probe", "spec": asdict(parts.probe.spec)} | ({"classes": list(parts.classes)} if parts.classes else {})
         save_model(out, {"vjepa2cli": about}, parts.probe.state_dict())
         return
     assert parts.ac is not None

@@ -23,6 +23,7 @@ from vjepa2cli.models.key_mapping import (
     to_transformers_names,
 )
 from vjepa2cli.models.predictor import Predictor, PredictorSpec
+from vjepa2cli.models.probe import ProbeSpec
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -119,17 +120,33 @@ def test_their_folder_loads_here(tmp_path: Path) -> None:
     assert vj.load_encoder(tmp_path / "model.safetensors").spec == SPEC
 
 
-def test_their_classifier_gives_our_logits() -> None:
+@pytest.mark.parametrize("eps", [1e-6, 1e-5])
+def test_their_classifier_gives_our_logits(eps: float) -> None:
+    """With the eps that transformers takes from the backbone, and with that of the released probes."""
     model = theirs("VJEPA2ForVideoClassification", num_labels=5, num_pooler_layers=3)
     for name, module in model.pooler.named_modules():
         if "layer_norm" in name:
-            module.eps = 1e-5  # the released probes', where transformers takes the backbone's 1e-6
+            module.eps = eps
     networks = to_official_names(model.state_dict())
-    probe = fit_probe(networks["probe"], Stated("transformers", stated_numbers(model.config.to_dict())["probe"]))
+    numbers = stated_numbers(model.config.to_dict())["probe"]
+    assert numbers["eps"] == 1e-6
+    probe = fit_probe(networks["probe"], Stated("transformers", numbers | {"eps": eps}))
     tokens = torch.randn(2, 64, 48, generator=generator(3))
     with torch.no_grad(), quiet():
         close(probe(tokens), model.classifier(model.pooler(tokens)))
     assert set(networks) == {"encoder", "predictor", "probe"}
+
+
+def test_their_classifier_folder_gives_our_encoder_probe_and_logits(tmp_path: Path) -> None:
+    model = theirs("VJEPA2ForVideoClassification", num_labels=5, num_pooler_layers=3)
+    with quiet():
+        model.save_pretrained(tmp_path)
+    encoder, probe = vj.load_encoder(tmp_path), vj.load_probe(tmp_path)
+    assert (encoder.spec, probe.spec) == (SPEC, ProbeSpec(48, num_classes=5, num_heads=2, eps=1e-6))
+    with torch.no_grad(), quiet():
+        logits = probe(encoder(clip()))
+        assert isinstance(logits, Tensor)
+        close(logits, model(clip().transpose(1, 2)).logits)
 
 
 def test_the_key_mapping_is_its_own_inverse() -> None:

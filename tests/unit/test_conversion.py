@@ -17,17 +17,17 @@ from vjepa2cli.conversion import Asked, Layout, convert
 from vjepa2cli.errors import ArtifactError, WeightsError
 from vjepa2cli.files import digest_file, read_json
 from vjepa2cli.models.ac_predictor import AcPredictor, AcPredictorSpec
+from vjepa2cli.models.checkpoints import read_checkpoint
 from vjepa2cli.models.encoder import Encoder, EncoderSpec
 from vjepa2cli.models.encoder_v21 import EncoderV21, EncoderV21Spec
 from vjepa2cli.models.predictor import Predictor, PredictorSpec
-from vjepa2cli.models.probe import AttentiveProbe, ProbeSpec
+from vjepa2cli.models.probe import AnticipationProbe, AnticipationProbeSpec, AttentiveProbe, ProbeSpec
 from vjepa2cli.models.weights import (
     encoder_digest,
     load_encoder,
     load_predictor,
     load_probe,
     load_world_model_parts,
-    read_checkpoint,
     state_digest,
 )
 
@@ -182,6 +182,9 @@ def test_a_world_model_takes_its_encoder_along(tmp_path: Path) -> None:
     held = read_checkpoint(tmp_path / "ac.pt").networks
     assert held["ac_predictor"].keys() == ac.state_dict().keys()
     assert all(torch.equal(held["ac_predictor"][name], tensor) for name, tensor in ac.state_dict().items())
+    convert(str(tmp_path / "ac.pt"), tmp_path / "again", to="ours", asked=Asked(num_heads=2, predictor_heads=2, crop=64))
+    loaded, head, _ = load_world_model_parts(tmp_path / "again")
+    assert (state_digest(loaded), state_digest(head)) == (state_digest(encoder), state_digest(ac))
     with pytest.raises(WeightsError, match="transformers has no layout"):
         convert(str(tmp_path / "ac"), tmp_path / "no", to="transformers")
 
@@ -217,13 +220,96 @@ def test_what_exists_is_left_alone_and_what_cannot_be_read_again_is_refused(offi
     assert not (tmp_path / "folder").exists()
 
 
-def test_v2_1_keeps_its_bits_in_the_official_layout_and_has_no_folder(tmp_path: Path) -> None:
-    network = scrambled(EncoderV21(EncoderV21Spec(48, 4, 2)), 4)
+def test_v2_1_keeps_its_bits_in_every_layout_but_that_of_transformers(tmp_path: Path) -> None:
+    network = scrambled(EncoderV21(EncoderV21Spec(48, 4, 2, crop=64)), 4)
     torch.save({"ema_encoder": wrapped(network)}, tmp_path / "v21.pt")
     convert(str(tmp_path / "v21.pt"), tmp_path / "again.pt", to="official", asked=Asked(num_heads=2))
-    loaded = load_encoder(tmp_path / "again.pt", 2)
-    assert isinstance(loaded, EncoderV21)
-    assert state_digest(loaded) == state_digest(network)
-    with pytest.raises(WeightsError, match="convert to official"):
-        convert(str(tmp_path / "v21.pt"), tmp_path / "folder", to="ours", asked=Asked(num_heads=2, crop=64))
+    convert(str(tmp_path / "v21.pt"), tmp_path / "ours", to="ours", asked=Asked(num_heads=2, crop=64))
+    convert(str(tmp_path / "ours"), tmp_path / "back.pt", to="official")
+    for source, num_heads in (("again.pt", 2), ("ours", None), ("back.pt", 2)):
+        loaded = load_encoder(tmp_path / source, num_heads)
+        assert isinstance(loaded, EncoderV21)
+        assert state_digest(loaded) == state_digest(network)
+    assert load_encoder(tmp_path / "ours").spec == network.spec
+    with pytest.raises(WeightsError, match=r"transformers has no V-JEPA 2\.1"):
+        convert(str(tmp_path / "v21.pt"), tmp_path / "folder", to="transformers", asked=Asked(num_heads=2, crop=64))
     assert not (tmp_path / "folder").exists()
+
+
+PROBE = Asked(num_heads=2, predictor_heads=3, crop=64, probe_heads=2)
+
+
+@pytest.fixture
+def official_probe(tmp_path: Path) -> Path:
+    probe = scrambled(AttentiveProbe(ProbeSpec(48, num_classes=5, depth=3, num_heads=2)), 9)
+    torch.save({"classifiers": [{f"module.{name}": x for name, x in probe.state_dict().items()}]}, tmp_path / "probe.pt")
+    return tmp_path / "probe.pt"
+
+
+@pytest.mark.parametrize("layout", ["transformers", "ours"])
+def test_a_classifier_is_joined_and_comes_back_bit_for_bit(
+    official: Path, official_probe: Path, tmp_path: Path, layout: Layout
+) -> None:
+    convert(str(official), tmp_path / "folder", to=layout, asked=replace(PROBE, probe=str(official_probe)))
+    back = convert(str(tmp_path / "folder"), tmp_path / "back.pt", to="official")
+    assert set(back.digests) == {"encoder", "predictor", "probe"}
+    assert_equal_bits(states(tmp_path / "back.pt"), states(official))
+    probes = {"probe": read_checkpoint(official_probe).networks["probe"]}
+    assert_equal_bits(read_checkpoint(tmp_path / "folder").networks, probes)
+    assert_equal_bits(read_checkpoint(tmp_path / "back.pt").networks, probes)
+    again = convert(str(tmp_path / "back.pt"), tmp_path / "again", to=layout, asked=PROBE)
+    assert again.digests == back.digests
+    assert digest_file(tmp_path / "again" / "model.safetensors") == digest_file(tmp_path / "folder" / "model.safetensors")
+    # What transformers computes has its eps; a folder of ours remembers the released one.
+    assert load_probe(tmp_path / "folder").spec.eps == (1e-6 if layout == "transformers" else 1e-5)
+
+
+def test_a_converted_classifier_gives_our_logits_in_transformers(
+    official: Path, official_probe: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with quiet():
+        transformers = pytest.importorskip("transformers")
+    convert(str(official), tmp_path / "folder", to="transformers", asked=replace(PROBE, probe=str(official_probe)))
+    assert "computes the probe's norms with 1e-06, not 1e-05" in caplog.text
+    clip = torch.randn(2, 3, 8, 64, 64, generator=torch.Generator().manual_seed(0))
+    with quiet(), torch.no_grad():
+        model, report = transformers.AutoModelForVideoClassification.from_pretrained(
+            tmp_path / "folder", output_loading_info=True
+        )
+        found = model.eval()(clip.transpose(1, 2)).logits
+        probe = load_probe(tmp_path / "folder")
+        expected = probe(load_encoder(tmp_path / "folder")(clip))
+    assert not any(report.values()), report
+    assert isinstance(expected, Tensor)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_the_names_of_classes_go_along(official: Path, tmp_path: Path) -> None:
+    probe, classes = AttentiveProbe(ProbeSpec(48, num_classes=3, depth=3, num_heads=2)), ["left", "right", "up"]
+    about = {"kind": "probe", "spec": asdict(probe.spec), "classes": classes}
+    save_model(tmp_path / "probe", {"vjepa2cli": about}, probe.state_dict())
+    convert(str(official), tmp_path / "folder", to="transformers", asked=replace(ASKED, probe=str(tmp_path / "probe")))
+    assert read_json(tmp_path / "folder" / "config.json")["id2label"] == {str(k): name for k, name in enumerate(classes)}
+
+
+@pytest.mark.parametrize(("probe_heads", "slim", "reason"), [(4, False, "encoder's 2 heads"), (2, True, "leave --slim")])
+def test_a_probe_that_transformers_would_compute_otherwise_is_not_joined(
+    official: Path, official_probe: Path, tmp_path: Path, probe_heads: int, slim: bool, reason: str
+) -> None:
+    asked = replace(PROBE, probe=str(official_probe), probe_heads=probe_heads)
+    with pytest.raises(WeightsError, match=reason):
+        convert(str(official), tmp_path / "folder", to="transformers", slim=slim, asked=asked)
+    assert not (tmp_path / "folder").exists()
+
+
+def test_a_probe_of_the_next_action_goes_both_ways_alone(official: Path, tmp_path: Path) -> None:
+    probe = scrambled(AnticipationProbe(AnticipationProbeSpec(48, 3, 4, 6, num_heads=2)), 1)
+    torch.save({"classifiers": [probe.state_dict()]}, tmp_path / "ek100.pt")
+    convert(str(tmp_path / "ek100.pt"), tmp_path / "ours", to="ours", asked=Asked(num_heads=2))
+    convert(str(tmp_path / "ours"), tmp_path / "back.pt", to="official")
+    for source in (load_probe(tmp_path / "ours"), load_probe(tmp_path / "back.pt", 2)):
+        assert (source.spec, state_digest(source)) == (probe.spec, state_digest(probe))
+    with pytest.raises(WeightsError, match="transformers has no layout for probe alone"):
+        convert(str(tmp_path / "ek100.pt"), tmp_path / "no", to="transformers", asked=Asked(num_heads=2))
+    with pytest.raises(WeightsError, match="has no place in a folder with an encoder"):
+        convert(str(official), tmp_path / "no", to="ours", asked=replace(PROBE, probe=str(tmp_path / "ek100.pt")))

@@ -12,7 +12,7 @@ from vjepa2cli.models.encoder import Encoder, EncoderSpec
 from vjepa2cli.models.encoder_v21 import EncoderV21, EncoderV21Spec
 from vjepa2cli.models.predictor import Predictor, PredictorSpec
 from vjepa2cli.models.predictor_v21 import PredictorV21, PredictorV21Spec
-from vjepa2cli.models.probe import AttentiveProbe, ProbeSpec
+from vjepa2cli.models.probe import AnticipationProbe, AnticipationProbeSpec, AttentiveProbe, ProbeSpec
 from vjepa2cli.tokens import TokenGrid
 
 SPEC = EncoderSpec(48, 4, 2, patch_size=8)
@@ -90,6 +90,22 @@ def test_a_probe_does_not_know_the_order_of_tokens() -> None:
     with torch.no_grad():
         shuffled = tokens[:, torch.randperm(20, generator=generator(8))]
         torch.testing.assert_close(probe(shuffled), probe(tokens), rtol=0, atol=1e-5)
+
+
+def test_each_query_of_an_anticipation_probe_is_a_probe_of_its_own() -> None:
+    """So the three never see each other, and each answers for its own classifier."""
+    probe = scrambled(AnticipationProbe(AnticipationProbeSpec(48, num_verbs=3, num_nouns=4, num_actions=6, depth=3, num_heads=4)))
+    tokens = torch.randn(2, 20, 48, generator=generator(7))
+    state = probe.state_dict()
+    with torch.no_grad():
+        logits = probe(tokens)
+        for index, (kind, count) in enumerate((("verb", 3), ("noun", 4), ("action", 6))):
+            alone = AttentiveProbe(ProbeSpec(48, num_classes=count, depth=3, num_heads=4))
+            own = {name: tensor for name, tensor in state.items() if name.startswith("pooler.")}
+            own["pooler.query_tokens"] = state["pooler.query_tokens"][:, index : index + 1]
+            own |= {f"linear.{part}": state[f"{kind}_classifier.{part}"] for part in ("weight", "bias")}
+            alone.load_state_dict(own)
+            torch.testing.assert_close(getattr(logits, kind), alone(tokens), rtol=0, atol=1e-5)
 
 
 NETWORKS = [

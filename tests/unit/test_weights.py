@@ -140,11 +140,22 @@ def test_the_mask_token_of_inference_is_1_for_released_predictors_and_0_for_ours
     assert inference_mask_index(load_predictor(tmp_path / "theirs")) == 1
 
 
-def test_a_probe_with_three_classifiers_is_told_apart(tmp_path: Path) -> None:
-    state = {"pooler.query_tokens": torch.zeros(1, 3, 24), "verb_classifier.weight": torch.zeros(97, 24)}
-    torch.save({"classifiers": [state]}, tmp_path / "ek100.pt")
-    with pytest.raises(WeightsError, match="Epic-Kitchens"):
-        load_probe(tmp_path / "ek100.pt", 2)
+def test_a_world_model_in_one_file_asks_for_the_heads_of_both(tmp_path: Path) -> None:
+    ac = AcPredictor(AC_SPEC)
+    torch.save({"encoder": encoder(1).state_dict(), "predictor": wrapped(ac, "module.")}, tmp_path / "ac.pt")
+    with pytest.raises(WeightsError, match=r"ac_predictor: .* pass predictor_heads="):
+        load_world_model_parts(tmp_path / "ac.pt")
+    with pytest.raises(WeightsError, match=r"encoder: .* pass num_heads="):
+        load_world_model_parts(tmp_path / "ac.pt", predictor_heads=2)
+    own, loaded, about = load_world_model_parts(tmp_path / "ac.pt", num_heads=2, predictor_heads=2)
+    assert (state_digest(own), state_digest(loaded), about) == (state_digest(encoder(1)), state_digest(ac), {})
+
+
+def test_a_config_that_computes_otherwise_is_refused(tmp_path: Path) -> None:
+    config, tensors = to_transformers(encoder(), None)
+    save_model(tmp_path / "model", config | {"hidden_act": "relu"}, tensors)
+    with pytest.raises(WeightsError, match=r"'hidden_act': 'relu'.*'hidden_act': 'gelu'"):
+        load_encoder(tmp_path / "model")
 
 
 def test_heads_that_the_file_does_not_say_are_asked_for(tmp_path: Path) -> None:

@@ -142,15 +142,16 @@ def convert_weights(
     num_heads: Annotated[int | None, typer.Option(min=1, help="Heads of the encoder, where the source does not say.")] = None,
     predictor_heads: Annotated[int | None, typer.Option(min=1, help="Heads of the predictor, likewise.")] = None,
     crop: Annotated[int | None, typer.Option(min=1, help="Pixels a side it was trained at, likewise.")] = None,
+    probe: Annotated[str | None, typer.Option(metavar="SOURCE", help="A probe to join to the encoder, for a classifier.")] = None,
+    probe_heads: Annotated[int | None, typer.Option(min=1, help="Heads of the probe, where nothing says them.")] = None,
     as_json: Json = False,
 ) -> None:
     """Write a checkpoint in another layout; without --slim every value stays as it is."""
     from vjepa2cli.conversion import Asked, convert
 
     with console.step_output(out) as progress:
-        converted = convert(
-            at_hand(source, progress), out, to=to, slim=slim, asked=Asked(checkpoint_key, num_heads, predictor_heads, crop)
-        )
+        asked = Asked(checkpoint_key, num_heads, predictor_heads, crop, probe and at_hand(probe, progress), probe_heads)
+        converted = convert(at_hand(source, progress), out, to=to, slim=slim, asked=asked)
     rows = [(name, digest) for name, digest in converted.digests.items()]
     text = f"{out}\n" + console.table(("network", "digest"), rows)
     console.emit({"out": str(out), "digests": dict(converted.digests)}, text, as_json=as_json)

@@ -1,9 +1,11 @@
 """The two kinds of checkpoint file, opened by memory map and without running what is in them."""
 
+import ctypes
 import pickle
 import re
 import warnings
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,10 @@ from torch import Tensor
 from vjepa2cli.errors import WeightsError
 
 PT_SUFFIXES = (".pt", ".pth", ".tar", ".bin")
+
+_MAPS = Path("/proc/self/maps")
+_DONT_NEED = 4
+"""`MADV_DONTNEED` of Linux."""
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -40,3 +46,20 @@ def read_pt(path: Path) -> Any:
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = re.split(r"[.\n]", str(error))[0] or type(error).__name__
         raise WeightsError(f"{path}: is no checkpoint, or a damaged one ({reason}); download it again") from None
+
+
+def forget_pages(files: Iterable[Path]) -> None:
+    """Let go of what was read of mapped files: it comes from the file again when it is read again.
+
+    Such pages count as this process's memory though the system may take them back at any time. Where it does not tell what it
+    has mapped (`/proc`), they stay until it does.
+    """
+    names = {str(path.resolve()) for path in files}
+    if not names or not _MAPS.is_file():
+        return
+    library = ctypes.CDLL(None)
+    for line in _MAPS.read_text().splitlines():
+        span, *_, name = line.split(maxsplit=5)
+        if name in names:
+            start, end = (int(word, 16) for word in span.split("-"))
+            library.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _DONT_NEED)

@@ -14,8 +14,8 @@ from vjepa2cli import registry
 from vjepa2cli.errors import WeightsError
 from vjepa2cli.files import read_json
 from vjepa2cli.models.checkpoint_files import PT_SUFFIXES, read_pt, read_safetensors
+from vjepa2cli.models.checkpoints import kind_of, without_wrappers
 from vjepa2cli.models.key_mapping import to_official_names
-from vjepa2cli.models.weights import kind_of, without_wrappers
 
 _KEY = re.compile(r"(target_encoder|ema_encoder|encoder|predictor)\.")
 _TRANSFORMERS = re.compile(r"(vjepa2\.)?encoder\.embeddings\.")

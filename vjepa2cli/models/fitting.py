@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -10,14 +11,29 @@ from torch import Tensor, nn
 
 from vjepa2cli.errors import WeightsError
 from vjepa2cli.models.ac_predictor import AcPredictor, AcPredictorSpec
+from vjepa2cli.models.checkpoint_files import forget_pages
 from vjepa2cli.models.encoder import Encoder, EncoderSpec
 from vjepa2cli.models.encoder_v21 import EncoderV21, EncoderV21Spec
 from vjepa2cli.models.predictor import Predictor, PredictorSpec, mask_index_of_file
 from vjepa2cli.models.predictor_v21 import PredictorV21, PredictorV21Spec
-from vjepa2cli.models.probe import AttentiveProbe, ProbeSpec
+from vjepa2cli.models.probe import AnticipationProbe, AnticipationProbeSpec, AttentiveProbe, ProbeSpec
 
-_Spec = TypeVar("_Spec", EncoderSpec, EncoderV21Spec, PredictorSpec, PredictorV21Spec, AcPredictorSpec, ProbeSpec)
+_Spec = TypeVar(
+    "_Spec",
+    EncoderSpec,
+    EncoderV21Spec,
+    PredictorSpec,
+    PredictorV21Spec,
+    AcPredictorSpec,
+    ProbeSpec,
+    AnticipationProbeSpec,
+)
 _Network = TypeVar("_Network", bound=nn.Module)
+
+StateDict = dict[str, Tensor]
+
+_FORGET_EVERY = 1 << 26
+"""Bytes that are read between two times of letting the pages of the files go."""
 
 _LISTED = 8
 """Keys named in one line of an error; the rest are counted."""
@@ -28,47 +44,63 @@ _LEGACY_KEYS = ("pos_embed", "predictor_pos_embed")
 _V2_1_KEYS = ("norms_block.", "patch_embed_img.", "video_mod_embed", "predictor_embed.0.", "predictor_proj_context.")
 """How the names begin by which a network of V-JEPA 2.1 is known."""
 
+_ANTICIPATION_KEYS = ("verb_classifier.", "noun_classifier.", "action_classifier.")
+"""Those by which a probe of the next action is known."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Stated:
-    """What is known of a network besides its tensors: fields of its spec, and where they come from for the error message."""
+    """What is known of a network besides its tensors: fields of its spec, and where they come from for the error message.
+
+    heads_argument: what to pass where nothing says the heads; files: those in which the tensors lie, mapped.
+    """
 
     where: str
     numbers: Mapping[str, Any]
+    heads_argument: str = "num_heads"
+    files: tuple[Path, ...] = ()
 
 
-def fit_any_encoder(state: Mapping[str, Tensor], stated: Stated) -> Encoder | EncoderV21:
+def fit_any_encoder(state: StateDict, stated: Stated) -> Encoder | EncoderV21:
     """An encoder of V-JEPA 2 or 2.1, as the names in `state` tell; see `fit_encoder`."""
     if any(name.startswith(_V2_1_KEYS) for name in state):
-        return _fit(EncoderV21, _spec(EncoderV21Spec, stated, state, _encoder_numbers), state, stated.where)
+        return _fit(EncoderV21, _spec(EncoderV21Spec, stated, state, _encoder_numbers), state, stated)
     return fit_encoder(state, stated)
 
 
-def fit_encoder(state: Mapping[str, Tensor], stated: Stated) -> Encoder:
+def fit_encoder(state: StateDict, stated: Stated) -> Encoder:
     """An encoder that holds `state`; raises WeightsError where the spec stays open or a key does not fit."""
-    return _fit(Encoder, _spec(EncoderSpec, stated, state, _encoder_numbers), state, stated.where)
+    return _fit(Encoder, _spec(EncoderSpec, stated, state, _encoder_numbers), state, stated)
 
 
-def fit_any_predictor(state: Mapping[str, Tensor], stated: Stated) -> Predictor | PredictorV21:
+def fit_any_predictor(state: StateDict, stated: Stated) -> Predictor | PredictorV21:
     """A pretraining predictor of V-JEPA 2 or 2.1, as the names in `state` tell; see `fit_encoder`."""
     if any(name.startswith(_V2_1_KEYS) for name in state):
-        return _fit(PredictorV21, _spec(PredictorV21Spec, stated, state, _predictor_v21_numbers), state, stated.where)
+        return _fit(PredictorV21, _spec(PredictorV21Spec, stated, state, _predictor_v21_numbers), state, stated)
     return fit_predictor(state, stated)
 
 
-def fit_predictor(state: Mapping[str, Tensor], stated: Stated) -> Predictor:
+def fit_predictor(state: StateDict, stated: Stated) -> Predictor:
     """A pretraining predictor that holds `state`; see `fit_encoder`."""
-    return _fit(Predictor, _spec(PredictorSpec, stated, state, _predictor_numbers), state, stated.where)
+    return _fit(Predictor, _spec(PredictorSpec, stated, state, _predictor_numbers), state, stated)
 
 
-def fit_ac_predictor(state: Mapping[str, Tensor], stated: Stated) -> AcPredictor:
+def fit_ac_predictor(state: StateDict, stated: Stated) -> AcPredictor:
     """An AC predictor that holds `state`; see `fit_encoder`."""
-    return _fit(AcPredictor, _spec(AcPredictorSpec, stated, state, _ac_predictor_numbers), state, stated.where)
+    return _fit(AcPredictor, _spec(AcPredictorSpec, stated, state, _ac_predictor_numbers), state, stated)
 
 
-def fit_probe(state: Mapping[str, Tensor], stated: Stated) -> AttentiveProbe:
-    """An attentive probe that holds `state`; see `fit_encoder`."""
-    return _fit(AttentiveProbe, _spec(ProbeSpec, stated, state, _probe_numbers), state, stated.where)
+def fit_any_probe(state: StateDict, stated: Stated) -> AttentiveProbe | AnticipationProbe:
+    """A probe of one classifier, or of the three of an action, as the names in `state` tell; see `fit_encoder`."""
+    if any(name.startswith(_ANTICIPATION_KEYS) for name in state):
+        spec = _spec(AnticipationProbeSpec, stated, state, _anticipation_probe_numbers)
+        return _fit(AnticipationProbe, spec, state, stated)
+    return fit_probe(state, stated)
+
+
+def fit_probe(state: StateDict, stated: Stated) -> AttentiveProbe:
+    """An attentive probe of one classifier that holds `state`; see `fit_encoder`."""
+    return _fit(AttentiveProbe, _spec(ProbeSpec, stated, state, _probe_numbers), state, stated)
 
 
 def mlp_ratio(hidden_dim: int, dim: int) -> float:
@@ -82,7 +114,7 @@ def mlp_ratio(hidden_dim: int, dim: int) -> float:
 def _spec(
     spec_class: type[_Spec],
     stated: Stated,
-    state: Mapping[str, Tensor],
+    state: StateDict,
     read_shapes: Callable[[Mapping[str, Tensor], str], dict[str, Any]],
 ) -> _Spec:
     """The spec: stated numbers first, then what the shapes say. A file that says it all is checked key by key instead."""
@@ -97,36 +129,46 @@ def _spec(
     if not required <= set(numbers):
         numbers = read_shapes(state, stated.where) | numbers
     if "num_heads" not in numbers:
-        raise WeightsError(f"{stated.where}: the file does not say into how many heads attention splits; pass num_heads=")
+        raise WeightsError(
+            f"{stated.where}: the file does not say into how many heads attention splits; pass {stated.heads_argument}="
+        )
     # JSON has no tuples.
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in numbers.items()}
     return spec_class(**values)
 
 
-def _fit(
-    network_class: Callable[[Any], _Network],
-    spec: EncoderSpec | PredictorSpec | PredictorV21Spec | AcPredictorSpec | ProbeSpec,
-    state: Mapping[str, Tensor],
-    where: str,
-) -> _Network:
-    """Build the network and give it the tensors, in float32; nothing is drawn that would be overwritten."""
+def _fit(network_class: Callable[[_Spec], _Network], spec: _Spec, state: StateDict, stated: Stated) -> _Network:
+    """Build the network and give it the tensors, in float32; nothing is drawn that would be overwritten.
+
+    `state` is used up, and what was read of mapped files is let go, so that no tensor lies in memory twice for long.
+    """
     with torch.device("meta"):
         network = network_class(spec)
     wanted = network.state_dict()
-    held = {name: tensor for name, tensor in state.items() if name not in _LEGACY_KEYS}
+    for name in _LEGACY_KEYS:
+        state.pop(name, None)
     faults = {
-        "missing": sorted(wanted.keys() - held.keys()),
-        "unexpected": sorted(held.keys() - wanted.keys()),
+        "missing": sorted(wanted.keys() - state.keys()),
+        "unexpected": sorted(state.keys() - wanted.keys()),
         "misshapen": [
-            f"{name} {list(held[name].shape)} instead of {list(wanted[name].shape)}"
-            for name in sorted(wanted.keys() & held.keys())
-            if held[name].shape != wanted[name].shape
+            f"{name} {list(state[name].shape)} instead of {list(wanted[name].shape)}"
+            for name in sorted(wanted.keys() & state.keys())
+            if state[name].shape != wanted[name].shape
         ],
     }
     if any(faults.values()):
-        raise WeightsError(f"{where}: {'; '.join(_listed(kind, keys) for kind, keys in faults.items() if keys)}")
-    # A copy: what is loaded must neither change with the file nor depend on how its bytes are aligned.
-    network.load_state_dict({name: tensor.to(torch.float32, copy=True) for name, tensor in held.items()}, assign=True)
+        raise WeightsError(f"{stated.where}: {'; '.join(_listed(kind, keys) for kind, keys in faults.items() if keys)}")
+    held: StateDict = {}
+    num_read = 0
+    for name in wanted:
+        # A copy: what is loaded must neither change with the file nor depend on how its bytes are aligned.
+        held[name] = state.pop(name).to(torch.float32, copy=True)
+        num_read += held[name].nbytes
+        if num_read > _FORGET_EVERY:
+            num_read = 0
+            forget_pages(stated.files)
+    forget_pages(stated.files)
+    network.load_state_dict(held, assign=True)
     return network.eval()
 
 
@@ -212,9 +254,17 @@ def _ac_predictor_numbers(state: Mapping[str, Tensor], where: str) -> dict[str, 
 
 def _probe_numbers(state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
     num_classes, embed_dim = _shape(state, "linear.weight", where, ndim=2)
+    return {"embed_dim": embed_dim, "num_classes": num_classes, **_pooler_numbers(state, where)}
+
+
+def _anticipation_probe_numbers(state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
+    counts = {f"num_{kind}s": _shape(state, f"{kind}_classifier.weight", where, ndim=2)[0] for kind in ("verb", "noun", "action")}
+    embed_dim = _shape(state, "action_classifier.weight", where, ndim=2)[1]
+    return {"embed_dim": embed_dim, **counts, **_pooler_numbers(state, where)}
+
+
+def _pooler_numbers(state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
     return {
-        "embed_dim": embed_dim,
-        "num_classes": num_classes,
         "depth": _depth(state, "pooler.blocks.") + 1,
         "mlp_ratio": _mlp_ratio(state, "pooler.cross_attention_block.mlp.fc1.weight", where),
     }

@@ -4,7 +4,7 @@ Source: convert_vjepa2_to_hf.py and modeling_vjepa2.py of huggingface/transforme
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from typing import Any
@@ -15,11 +15,10 @@ from torch import Tensor
 from vjepa2cli.errors import WeightsError
 from vjepa2cli.models.encoder import Encoder
 from vjepa2cli.models.encoder_v21 import EncoderV21
-from vjepa2cli.models.fitting import Stated, fit_encoder, fit_predictor
+from vjepa2cli.models.fitting import Stated, StateDict, fit_encoder, fit_predictor
 from vjepa2cli.models.predictor import Predictor, mask_index_of_file
 from vjepa2cli.models.predictor_v21 import PredictorV21
-
-StateDict = dict[str, Tensor]
+from vjepa2cli.models.probe import AttentiveProbe, ProbeSpec
 
 MODEL_TYPE_V2_1 = "vjepa2.1"
 """The `model_type` of a model folder that transformers has no class for."""
@@ -46,6 +45,12 @@ def _block(official: str, theirs: str, attention: str, qkv: tuple[str, str, str]
         *(_Row(f"{official}.mlp.fc{k}.", (f"{theirs}.mlp.fc{k}.",)) for k in (1, 2)),
     )
 
+
+_FIXED: dict[str, Any] = {"layer_norm_eps": 1e-6, "qkv_bias": True, "hidden_act": "gelu"}
+"""What a config of transformers may say and every V-JEPA 2 has; its classifiers compute with this eps in the probe too."""
+
+_POOLER_MLP_RATIO = 4.0
+"""The one of transformers' pooler, whatever the encoder's."""
 
 _QKV = ("query", "key", "value")
 _QKV_PROJ = ("q_proj", "k_proj", "v_proj")
@@ -124,7 +129,13 @@ def to_official_names(tensors: Mapping[str, Tensor]) -> dict[str, StateDict]:
 
 
 def stated_numbers(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The fields of each network's spec that a `config.json` of transformers states."""
+    """The fields of each network's spec that a `config.json` of transformers states.
+
+    Raises WeightsError where it states what no released V-JEPA 2 computes with.
+    """
+    odd = {key: config[key] for key, value in _FIXED.items() if config.get(key, value) != value}
+    if odd:
+        raise WeightsError(f"config.json: {odd} is no V-JEPA 2, which has { ({key: _FIXED[key] for key in odd}) }")
     shared = {"num_heads": config.get("num_attention_heads"), "mlp_ratio": config.get("mlp_ratio")}
     patch_size = config.get("patch_size")
     encoder = shared | {
@@ -145,7 +156,7 @@ def stated_numbers(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         "num_mask_tokens": config.get("pred_num_mask_tokens"),
         "inference_mask_index": mask_index_of_file(config.get("pred_num_mask_tokens", 0)),
     }
-    probe = {"num_heads": config.get("num_attention_heads")}
+    probe = {"num_heads": config.get("num_attention_heads"), "eps": _FIXED["layer_norm_eps"]}
     networks = {"encoder": encoder, "predictor": predictor, "probe": probe}
     return {network: {key: value for key, value in numbers.items() if value is not None} for network, numbers in networks.items()}
 
@@ -159,10 +170,14 @@ def from_transformers(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
     return encoder, fit_predictor(networks["predictor"], Stated("transformers model: predictor", stated["predictor"]))
 
 
-def to_transformers(encoder: Encoder, predictor: Predictor | None) -> tuple[dict[str, Any], StateDict]:
-    """The config and the tensors that `transformers.VJEPA2Model` loads; our own spec goes along under "vjepa2cli".
+def to_transformers(
+    encoder: Encoder, predictor: Predictor | None, probe: AttentiveProbe | None = None, *, classes: Sequence[str] = ()
+) -> tuple[dict[str, Any], StateDict]:
+    """The config and the tensors that `VJEPA2Model` loads, or with a probe `VJEPA2ForVideoClassification`.
 
-    Raises WeightsError for rotary positions that transformers does not know. Without a predictor, transformers makes its own.
+    Our own specs go along under "vjepa2cli"; `classes` are the names of the probe's. Without a predictor, transformers makes its
+    own. Raises WeightsError for what transformers cannot compute: other rotary positions, or a probe of other heads or another
+    MLP ratio than its own. It computes a probe's norms with an eps of 1e-6, whatever the spec says.
     """
     spec = encoder.spec
     if spec.rotary != "tiled":
@@ -180,9 +195,7 @@ def to_transformers(encoder: Encoder, predictor: Predictor | None) -> tuple[dict
         "num_attention_heads": spec.num_heads,
         "num_hidden_layers": spec.depth,
         "mlp_ratio": spec.mlp_ratio,
-        "layer_norm_eps": 1e-6,
-        "qkv_bias": True,
-        "hidden_act": "gelu",
+        **_FIXED,
     }
     tensors = to_transformers_names("encoder", encoder.state_dict())
     if predictor is not None:
@@ -196,6 +209,11 @@ def to_transformers(encoder: Encoder, predictor: Predictor | None) -> tuple[dict
             "pred_mlp_ratio": predictor.spec.mlp_ratio,
         }
         tensors |= to_transformers_names("predictor", predictor.state_dict())
+    if probe is not None:
+        about["probe_spec"] = asdict(probe.spec)
+        config |= _probe_config(spec.num_heads, probe.spec, classes)
+        tensors = {f"vjepa2.{name}": tensor for name, tensor in tensors.items()}
+        tensors |= to_transformers_names("probe", probe.state_dict())
     return config | {"vjepa2cli": about}, tensors
 
 
@@ -213,6 +231,22 @@ def to_folder(encoder: Encoder | EncoderV21, predictor: Predictor | PredictorV21
         about["predictor_spec"] = asdict(predictor.spec)
     tensors = {f"{name}.{key}": tensor for name, network in networks.items() for key, tensor in network.state_dict().items()}
     return {"model_type": MODEL_TYPE_V2_1, "vjepa2cli": about}, tensors
+
+
+def _probe_config(encoder_heads: int, spec: ProbeSpec, classes: Sequence[str]) -> dict[str, Any]:
+    """What a config says of the probe; raises WeightsError where transformers would compute another one."""
+    if (spec.num_heads, spec.mlp_ratio) != (encoder_heads, _POOLER_MLP_RATIO):
+        raise WeightsError(
+            f"probe: has {spec.num_heads} heads and an MLP ratio of {spec.mlp_ratio:g}, where transformers computes with its "
+            f"encoder's {encoder_heads} heads and {_POOLER_MLP_RATIO:g}; convert it to official"
+        )
+    names = list(classes) or [f"LABEL_{index}" for index in range(spec.num_classes)]
+    return {
+        "architectures": ["VJEPA2ForVideoClassification"],
+        "num_pooler_layers": spec.depth - 1,
+        "id2label": {str(index): name for index, name in enumerate(names)},
+        "label2id": {name: index for index, name in enumerate(names)},
+    }
 
 
 def _find(name: str, options: Iterable[tuple[_Row, str]]) -> tuple[_Row, Callable[[str], str]] | None:

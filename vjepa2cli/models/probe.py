@@ -1,9 +1,11 @@
-"""The attentive probe: a few blocks and one cross-attention over frozen tokens, then a linear classifier.
+"""The attentive probe: a few blocks and one cross-attention over frozen tokens, then a linear classifier for each query.
 
-Source: Assran et al. 2025 (arXiv:2506.09985), appendix; src/models/attentive_pooler.py of facebookresearch/vjepa2.
+Source: Assran et al. 2025 (arXiv:2506.09985), appendix; src/models/attentive_pooler.py and
+evals/action_anticipation_frozen/models.py of facebookresearch/vjepa2.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,16 +19,45 @@ _EPS = 1e-5
 
 @dataclass(frozen=True)
 class ProbeSpec:
-    """The numbers that make a probe; `depth` counts the cross-attention block too."""
+    """The numbers that make a probe; `depth` counts the cross-attention block too, `eps` is that of its norms.
+
+    A classifier of transformers computes with the eps and the heads of its encoder instead of those of the release.
+    """
 
     embed_dim: int
     num_classes: int
     depth: int = 4
     num_heads: int = 16
     mlp_ratio: float = 4.0
+    eps: float = _EPS
 
     def __post_init__(self) -> None:
         check_heads("probe", self.embed_dim, self.num_heads)
+
+
+@dataclass(frozen=True)
+class AnticipationProbeSpec:
+    """The numbers that make a probe of the next action; see `ProbeSpec`."""
+
+    embed_dim: int
+    num_verbs: int
+    num_nouns: int
+    num_actions: int
+    depth: int = 4
+    num_heads: int = 16
+    mlp_ratio: float = 4.0
+    eps: float = _EPS
+
+    def __post_init__(self) -> None:
+        check_heads("probe", self.embed_dim, self.num_heads)
+
+
+class ActionLogits(NamedTuple):
+    """Logits of the next action: verb [B, verbs], noun [B, nouns], and of both together, action [B, actions]."""
+
+    verb: Tensor
+    noun: Tensor
+    action: Tensor
 
 
 class CrossAttention(nn.Module):
@@ -48,11 +79,11 @@ class CrossAttention(nn.Module):
 class CrossAttentionBlock(nn.Module):
     """Cross-attention and an MLP; the tokens are normed, the queries are not."""
 
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, *, eps: float) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=_EPS)
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.xattn = CrossAttention(dim, num_heads)
-        self.norm2 = nn.LayerNorm(dim, eps=_EPS)
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
     def forward(self, queries: Tensor, x: Tensor) -> Tensor:
@@ -63,19 +94,19 @@ class CrossAttentionBlock(nn.Module):
 
 
 class AttentivePooler(nn.Module):
-    """Pool any number of tokens into one, in an order-free way: the probe has no positions of its own."""
+    """Pool any number of tokens into one a query, in an order-free way: the probe has no positions of its own."""
 
-    def __init__(self, spec: ProbeSpec) -> None:
+    def __init__(self, spec: ProbeSpec | AnticipationProbeSpec, *, num_queries: int = 1) -> None:
         super().__init__()
         self.activation_checkpointing = False
-        self.query_tokens = nn.Parameter(torch.zeros(1, 1, spec.embed_dim))
+        self.query_tokens = nn.Parameter(torch.zeros(1, num_queries, spec.embed_dim))
         self.blocks = nn.ModuleList(
-            Block(spec.embed_dim, spec.num_heads, spec.mlp_ratio, eps=_EPS) for _ in range(spec.depth - 1)
+            Block(spec.embed_dim, spec.num_heads, spec.mlp_ratio, eps=spec.eps) for _ in range(spec.depth - 1)
         )
-        self.cross_attention_block = CrossAttentionBlock(spec.embed_dim, spec.num_heads, spec.mlp_ratio)
+        self.cross_attention_block = CrossAttentionBlock(spec.embed_dim, spec.num_heads, spec.mlp_ratio, eps=spec.eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, N, D] -> [B, 1, D]."""
+        """[B, N, D] -> [B, queries, D]."""
         for block in self.blocks:
             x = run_block(block, x, checkpointing=self.activation_checkpointing)
         pooled: Tensor = self.cross_attention_block(self.query_tokens.expand(x.shape[0], -1, -1), x)
@@ -90,13 +121,38 @@ class AttentiveProbe(nn.Module):
         self.spec = spec
         self.pooler = AttentivePooler(spec)
         self.linear = nn.Linear(spec.embed_dim, spec.num_classes)
-        generator = generator or torch.Generator().manual_seed(0)
-        initialise(self, self.pooler.blocks, generator)
-        rescale(self.pooler.cross_attention_block.mlp.fc2.weight, max(spec.depth - 1, 1))
-        if not self.pooler.query_tokens.is_meta:
-            nn.init.trunc_normal_(self.pooler.query_tokens, std=0.02, generator=generator)
+        _initialise(self, self.pooler, generator)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens [B, N, D] -> logits [B, classes]."""
         logits: Tensor = self.linear(self.pooler(tokens).squeeze(1))
         return logits
+
+
+class AnticipationProbe(nn.Module):
+    """Classify the action that comes next from frozen and predicted tokens: one query each for its verb, its noun and both.
+
+    Parameter names are those of the released Epic-Kitchens probes.
+    """
+
+    def __init__(self, spec: AnticipationProbeSpec, *, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.spec = spec
+        self.pooler = AttentivePooler(spec, num_queries=3)
+        self.verb_classifier = nn.Linear(spec.embed_dim, spec.num_verbs)
+        self.noun_classifier = nn.Linear(spec.embed_dim, spec.num_nouns)
+        self.action_classifier = nn.Linear(spec.embed_dim, spec.num_actions)
+        _initialise(self, self.pooler, generator)
+
+    def forward(self, tokens: Tensor) -> ActionLogits:
+        """tokens [B, N, D], of the encoder and then of its predictor -> three logits [B, classes]."""
+        verb, noun, action = self.pooler(tokens).unbind(1)
+        return ActionLogits(self.verb_classifier(verb), self.noun_classifier(noun), self.action_classifier(action))
+
+
+def _initialise(probe: nn.Module, pooler: AttentivePooler, generator: torch.Generator | None) -> None:
+    generator = generator or torch.Generator().manual_seed(0)
+    initialise(probe, pooler.blocks, generator)
+    rescale(pooler.cross_attention_block.mlp.fc2.weight, max(len(pooler.blocks), 1))
+    if not pooler.query_tokens.is_meta:
+        nn.init.trunc_normal_(pooler.query_tokens, std=0.02, generator=generator)

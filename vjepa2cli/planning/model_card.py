@@ -12,7 +12,8 @@ from vjepa2cli.data.poses import pose_compose
 from vjepa2cli.data.transforms import frame_transform
 from vjepa2cli.errors import PlanningError
 from vjepa2cli.models.ac_predictor import AcPredictor
-from vjepa2cli.models.weights import encoder_digest, load_ac_predictor, load_world_model_parts, read_checkpoint, state_digest
+from vjepa2cli.models.checkpoints import read_checkpoint
+from vjepa2cli.models.weights import encoder_digest, load_ac_predictor, load_world_model_parts, state_digest
 from vjepa2cli.models.world_model import FrameEncoder, WorldModel
 
 _BASELINES = ("untrained", "pixels")

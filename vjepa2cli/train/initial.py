@@ -10,10 +10,11 @@ from pathlib import Path
 from vjepa2cli import config as configs
 from vjepa2cli.errors import ConfigError
 from vjepa2cli.files import digest_json, read_json
+from vjepa2cli.models.checkpoints import read_checkpoint
 from vjepa2cli.models.encoder import EncoderSpec
 from vjepa2cli.models.predictor import PredictorSpec
 from vjepa2cli.models.predictor_v21 import PredictorV21Spec
-from vjepa2cli.models.weights import load_encoder, load_predictor, read_checkpoint, state_digest
+from vjepa2cli.models.weights import load_encoder, load_predictor, state_digest
 from vjepa2cli.settings import PretrainConfig
 from vjepa2cli.train.networks import encoder_spec, predictor_spec
 from vjepa2cli.train.objective import PretrainModule
