@@ -27,12 +27,12 @@ class Lease:
     def __init__(self, path: Path, *, seconds_between_beats: float = _SECONDS_BETWEEN_BEATS) -> None:
         """Take the lease in the file `path`; raises TrainingError, naming the holder, where another process has it."""
         self._path, self._pause = path, seconds_between_beats
-        self._file = path.open("a+", encoding="utf-8")
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = _read(path)
-            self._file.close()
+            os.close(self._file)
             raise _held(path, holder) from None
         self._wait_for_another_machine()
         job = os.environ.get("SLURM_JOB_ID")
@@ -56,7 +56,7 @@ class Lease:
         for _ in range(_BEATS_TO_WAIT):
             time.sleep(self._pause)
             if (now := _read(self._path)) != before:
-                self._file.close()
+                os.close(self._file)
                 raise _held(self._path, now or before)
 
     def require(self) -> None:
@@ -79,16 +79,16 @@ class Lease:
         # In place, since the lock is on the file and not on its name.
         content = json.dumps(self._content).encode()
         with self._writing:
-            os.pwrite(self._file.fileno(), content, 0)
-            os.ftruncate(self._file.fileno(), len(content))
+            os.pwrite(self._file, content, 0)
+            os.ftruncate(self._file, len(content))
 
     def close(self) -> None:
         """Give the lease back."""
         self._closed.set()
         self._heart.join()
         if _read(self._path).get("token") == self._content["token"]:
-            os.ftruncate(self._file.fileno(), 0)
-        self._file.close()
+            os.ftruncate(self._file, 0)
+        os.close(self._file)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -118,9 +119,10 @@ def noticing_loss() -> Iterator[None]:
     except RuntimeError as error:
         if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
+        said = re.sub(r"^\[[^\]]*\.(cc|cpp|h):\d+\] ", "", str(error).splitlines()[0]).split(". ")[0]
         raise TrainingError(
-            "another process of this training has ended or does not answer; see what it wrote. The last checkpoint is untouched: "
-            f"run the same command again ({str(error).splitlines()[0][:200]})"
+            f"another process of this training has ended or does not answer ({said}); see what it wrote. The last checkpoint is "
+            "untouched: run the same command again"
         ) from None
 
 
