@@ -3,6 +3,8 @@
 The command line turns a `Vjepa2Error` into that one line and exit code 1. Anything else that escapes is a defect of ours.
 """
 
+from typing import NamedTuple
+
 
 class Vjepa2Error(Exception):
     """Base of every error that the user can do something about; `told` where another process of the group tells it."""
@@ -34,8 +36,21 @@ class StaleArtifactError(ArtifactError, ConfigError):
     """An output was begun under another config or from other inputs; `--replace` starts it over."""
 
 
+class KeyFault(NamedTuple):
+    """A key of a checkpoint that does not fit: kind is missing, unexpected or misshapen; found and wanted are shapes or "-"."""
+
+    kind: str
+    key: str
+    found: str
+    wanted: str
+
+
 class WeightsError(Vjepa2Error):
-    """A checkpoint cannot be found, or its tensors do not fit the network."""
+    """A checkpoint cannot be found, or its tensors do not fit the network: then `faults` are all the keys that do not."""
+
+    def __init__(self, message: str, *, faults: tuple[KeyFault, ...] = ()) -> None:
+        super().__init__(message)
+        self.faults = faults
 
 
 class DependencyError(Vjepa2Error):

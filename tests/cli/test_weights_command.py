@@ -132,6 +132,25 @@ def test_convert_says_what_it_wrote_and_refuses_in_one_line(vjepa2: Command, tmp
     assert state_digest(load_encoder(path, 2)) == told["digests"]["encoder"] == state_digest(load_encoder(tmp_path / "folder"))
 
 
+def test_keys_that_do_not_fit_are_a_table_and_one_line(vjepa2: Command, tmp_path: Path) -> None:
+    state = Encoder(SPEC).state_dict() | {f"head.{index}.weight": torch.zeros(2, 2) for index in range(20)}
+    del state["norm.bias"]
+    state["blocks.1.mlp.fc2.bias"] = torch.zeros(7)
+    torch.save(state, tmp_path / "odd.pt")
+    asked = ("--num-heads", "2", "--crop", "32", "--to", "ours", "--out", tmp_path / "ours")
+    ended = vjepa2("weights", "convert", tmp_path / "odd.pt", *asked, env={"COLUMNS": "40"})
+    assert (ended.returncode, ended.stdout) == (1, "")
+    heading, *rows, line = ended.stderr.splitlines()
+    assert heading.split() == ["key", "in", "the", "file", "in", "the", "network"]
+    assert [row.split(maxsplit=2) for row in rows] == [
+        ["missing", "norm.bias", "-            [24]"],
+        *(["unexpected", f"head.{index}.weight", "[2, 2]       -"] for index in sorted(range(20), key=str)),
+        ["misshapen", "blocks.1.mlp.fc2.bias", "[7]          [24]"],
+    ]
+    assert line.startswith(f"error: {tmp_path / 'odd.pt'}: encoder: 1 missing key: norm.bias; 20 unexpected keys: ")
+    assert not (tmp_path / "ours").exists()
+
+
 def test_the_page_on_weights_runs_as_written(vjepa2: Command, tmp_path: Path) -> None:
     page = (REPOSITORY / "docs" / "weights.md").read_text()
     section = page[page.index("## Try it") :].split("\n## ")[0]

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from vjepa2cli.cli import console, features, inspection, launch, steps, weights
-from vjepa2cli.errors import StoppedError, Vjepa2Error
+from vjepa2cli.errors import StoppedError, Vjepa2Error, WeightsError
 from vjepa2cli.files import is_disk_full
 from vjepa2cli.launching import num_cores
 
@@ -101,6 +101,7 @@ def main() -> None:
     except Vjepa2Error as error:
         code = _REQUEUE if isinstance(error, StoppedError) else 1
         if not error.told:
+            console.show_faults(error.faults if isinstance(error, WeightsError) else ())
             console.say(str(error) if isinstance(error, StoppedError) else f"error: {error}")
     except KeyboardInterrupt:
         code = 130

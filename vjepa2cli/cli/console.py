@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from vjepa2cli.errors import KeyFault
 from vjepa2cli.progress import SILENT, Progress
 from vjepa2cli.ranks import is_leader
 
@@ -191,6 +192,13 @@ def say(line: str) -> None:
     """Write one line to stderr."""
     sys.stderr.write(" ".join(line.split()) + "\n")
     sys.stderr.flush()
+
+
+def show_faults(faults: Sequence[KeyFault]) -> None:
+    """Write the keys of a checkpoint that do not fit to stderr, as a table; nothing where there are none."""
+    if faults:
+        sys.stderr.write(table(("", "key", "in the file", "in the network"), faults) + "\n")
+        sys.stderr.flush()
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, colours: Sequence[str] = ()) -> str:

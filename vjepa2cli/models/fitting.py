@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from vjepa2cli.errors import WeightsError
+from vjepa2cli.errors import KeyFault, WeightsError
 from vjepa2cli.models.ac_predictor import AcPredictor, AcPredictorSpec
 from vjepa2cli.models.checkpoint_files import forget_pages
 from vjepa2cli.models.encoder import Encoder, EncoderSpec
@@ -144,23 +144,12 @@ def _fit(network_class: Callable[[_Spec], _Network], spec: _Spec, state: StateDi
     """
     with torch.device("meta"):
         network = network_class(spec)
-    wanted = network.state_dict()
     for name in _LEGACY_KEYS:
         state.pop(name, None)
-    faults = {
-        "missing": sorted(wanted.keys() - state.keys()),
-        "unexpected": sorted(state.keys() - wanted.keys()),
-        "misshapen": [
-            f"{name} {list(state[name].shape)} instead of {list(wanted[name].shape)}"
-            for name in sorted(wanted.keys() & state.keys())
-            if state[name].shape != wanted[name].shape
-        ],
-    }
-    if any(faults.values()):
-        raise WeightsError(f"{stated.where}: {'; '.join(_listed(kind, keys) for kind, keys in faults.items() if keys)}")
+    _check_keys({name: list(tensor.shape) for name, tensor in state.items()}, network, stated.where)
     held: StateDict = {}
     num_read = 0
-    for name in wanted:
+    for name in network.state_dict():
         # A copy: what is loaded must neither change with the file nor depend on how its bytes are aligned.
         held[name] = state.pop(name).to(torch.float32, copy=True)
         num_read += held[name].nbytes
@@ -172,9 +161,28 @@ def _fit(network_class: Callable[[_Spec], _Network], spec: _Spec, state: StateDi
     return network.eval()
 
 
-def _listed(kind: str, keys: list[str]) -> str:
-    more = f" and {len(keys) - _LISTED} more" if len(keys) > _LISTED else ""
-    return f"{len(keys)} {kind} {'key' if len(keys) == 1 else 'keys'}: {', '.join(keys[:_LISTED])}{more}"
+def _check_keys(found: Mapping[str, list[int]], network: nn.Module, where: str) -> None:
+    """Raise a WeightsError that has every key that does not fit, of which its line names the first."""
+    wanted = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+    faults = (
+        *(KeyFault("missing", name, "-", str(wanted[name])) for name in sorted(wanted.keys() - found.keys())),
+        *(KeyFault("unexpected", name, str(found[name]), "-") for name in sorted(found.keys() - wanted.keys())),
+        *(
+            KeyFault("misshapen", name, str(found[name]), str(wanted[name]))
+            for name in sorted(wanted.keys() & found.keys())
+            if found[name] != wanted[name]
+        ),
+    )
+    if faults:
+        kinds = {kind: [fault for fault in faults if fault.kind == kind] for kind in ("missing", "unexpected", "misshapen")}
+        raise WeightsError(f"{where}: {'; '.join(_listed(kind, own) for kind, own in kinds.items() if own)}", faults=faults)
+
+
+def _listed(kind: str, faults: list[KeyFault]) -> str:
+    shapes = kind == "misshapen"
+    named = [f"{fault.key} {fault.found} instead of {fault.wanted}" if shapes else fault.key for fault in faults[:_LISTED]]
+    more = f" and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
+    return f"{len(faults)} {kind} {'key' if len(faults) == 1 else 'keys'}: {', '.join(named)}{more}"
 
 
 def _shape(state: Mapping[str, Tensor], key: str, where: str, *, ndim: int) -> list[int]:
