@@ -12,7 +12,7 @@ import zarr
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from vjepa2cli.artifacts.feature_files import SUFFIXES, create, read_header
+from vjepa2cli.artifacts.feature_files import SUFFIXES, create, read_blocks, read_header
 from vjepa2cli.artifacts.feature_stores import join_h5, make_parents, mark_zarr_store, refuse_other
 from vjepa2cli.errors import ArtifactError
 
@@ -83,6 +83,7 @@ def test_rows_that_grow_are_read_back_by_the_formats_own_library(
         assert arrays[name].dtype == array.dtype
         assert np.array_equal(arrays[name], array), name
     assert json.loads(header) == HEADER == read_header(path)
+    assert np.array_equal(np.concatenate(list(read_blocks(path, "tokens_layer2"))), expected["tokens_layer2"])
     assert [item.name for item in path.parent.iterdir()] == [path.name]
 
 

@@ -8,7 +8,7 @@ import json
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -26,7 +26,8 @@ HEADER = feature_stores.HEADER
 Array = NDArray[Any]
 
 _SPOOL_BYTES = 4 << 20
-_SAFETENSORS_DTYPES = {"float64": "F64", "float32": "F32", "int64": "I64"}
+_DTYPES = {"F64": "float64", "F32": "float32", "I64": "int64"}
+_DTYPE_NAMES = {name: short for short, name in _DTYPES.items()}
 
 
 class FeatureWriter(Protocol):
@@ -74,6 +75,34 @@ def read_header(path: Path, *, suffix: str | None = None) -> dict[str, Any] | No
     return None
 
 
+def read_blocks(path: Path, name: str, *, suffix: str | None = None) -> Iterator[Array]:
+    """An array of a whole feature file, from its beginning, a few rows at a time."""
+    match suffix or path.suffix:
+        case ".npz":
+            with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as member:
+                np.lib.format.read_magic(member)
+                shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+                yield from _read_rows(member, shape, dtype)
+        case ".safetensors":
+            with path.open("rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                about = json.loads(file.read(length))[name]
+                file.seek(8 + length + about["data_offsets"][0])
+                yield from _read_rows(file, tuple(about["shape"]), np.dtype(_DTYPES[about["dtype"]]))
+        case ".h5":
+            yield from feature_stores.read_h5_blocks(path, name)
+        case ".zarr":
+            yield from feature_stores.read_zarr_blocks(path, name)
+
+
+def _read_rows(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[Array]:
+    step = feature_stores.rows_at_once(shape, dtype)
+    row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
+    for start in range(0, shape[0], step):
+        count = min(step, shape[0] - start)
+        yield np.frombuffer(file.read(count * row_bytes), dtype).reshape(count, *shape[1:])
+
+
 class _Spool:
     """The rows of one array in a nameless file beside the target, or in memory while they are few."""
 
@@ -105,9 +134,10 @@ class _SpoolWriter:
 
     def commit(self, arrays: Mapping[str, Array], header: Mapping[str, Any]) -> None:
         try:
-            members = {name: (spool.dtype, spool.shape, spool.file) for name, spool in self._spools.items()}
-            for spool in self._spools.values():
+            members: dict[str, tuple[Any, tuple[int, ...], IO[bytes]]] = {}
+            for name, spool in self._spools.items():
                 spool.file.seek(0)
+                members[name] = (spool.dtype, spool.shape, spool.file)
             for name, array in arrays.items():
                 members[name] = (array.dtype, array.shape, BytesIO(np.ascontiguousarray(array).tobytes()))
             text = json.dumps(dict(header), sort_keys=True)
@@ -146,7 +176,7 @@ def _write_safetensors(file: IO[bytes], members: _Members, header: str) -> None:
     for name in order:
         dtype, shape, _ = members[name]
         start, end = end, end + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        tree[name] = {"dtype": _SAFETENSORS_DTYPES[dtype.name], "shape": list(shape), "data_offsets": [start, end]}
+        tree[name] = {"dtype": _DTYPE_NAMES[dtype.name], "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(tree).encode()
     text += b" " * (-len(text) % 8)
     file.write(len(text).to_bytes(8, "little") + text)

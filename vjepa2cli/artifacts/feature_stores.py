@@ -5,7 +5,7 @@ HDF5 file of several groups is put together from a file a group, since a process
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -43,14 +43,15 @@ class _GrowingWriter:
         self._pending: dict[str, list[Array]] = {}
 
     def append(self, name: str, rows: Array) -> None:
-        pending = self._pending.setdefault(name, [])
-        pending.append(rows)
+        pending = [*self._pending.get(name, []), rows]
         block = self._block_rows(rows)
         if sum(map(len, pending)) >= block:
             gathered = np.concatenate(pending)
             whole = len(gathered) - len(gathered) % block
             self._grow(name, gathered[:whole], block=block)
-            self._pending[name] = [gathered[whole:]] if whole < len(gathered) else []
+            pending = [gathered[whole:]] if whole < len(gathered) else []
+        # A copy, for what waits may be a small part of something large.
+        self._pending[name] = [*pending[:-1], *(part.copy() for part in pending[-1:])]
 
     def commit(self, arrays: Mapping[str, Array], header: Mapping[str, Any]) -> None:
         try:
@@ -172,6 +173,28 @@ def read_zarr_header(path: Path) -> dict[str, Any]:
     if attributes.get("schema") != SCHEMA:
         raise KeyError(SCHEMA)
     return dict(attributes[HEADER])
+
+
+def read_h5_blocks(path: Path, name: str) -> Iterator[Array]:
+    """An array of a file, from its beginning, a few rows at a time."""
+    with h5py.File(path, "r") as file:
+        yield from _blocks(file[name])
+
+
+def read_zarr_blocks(path: Path, name: str) -> Iterator[Array]:
+    """An array of a group, from its beginning, a few rows at a time."""
+    yield from _blocks(zarr.open_array(path / name, mode="r", zarr_format=3))
+
+
+def _blocks(array: Any) -> Iterator[Array]:
+    step = rows_at_once(array.shape, array.dtype)
+    for start in range(0, array.shape[0], step):
+        yield array[start : start + step]
+
+
+def rows_at_once(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    """How many rows of an array are read together."""
+    return max(1, _SHARD_BYTES // max(1, int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize))
 
 
 def refuse_other(path: Path, *, store: bool) -> None:

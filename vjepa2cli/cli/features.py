@@ -2,7 +2,7 @@
 
 from math import isfinite
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -13,9 +13,32 @@ from vjepa2cli.errors import InputError
 
 
 def encode(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="A video, an image, a folder of them, or a video store.")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT", help="A video, an image, a folder, a quoted glob, a video store, or - for a list on stdin."
+        ),
+    ],
     model: Encoder = "results/pretrain",
-    out: Annotated[Path | None, typer.Option(help="Features: .npz or .safetensors; a folder for several inputs.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="One input: .npz, .safetensors, .h5 or .zarr. Several: a folder, or one .h5 or .zarr with a group each."
+        ),
+    ] = None,
+    suffix: Annotated[
+        Literal["npz", "safetensors", "h5", "zarr"] | None, typer.Option("--format", help="Format of the files in a folder.")
+    ] = None,
+    mode: Annotated[
+        Literal["tokens", "pooled", "per-frame", "window"] | None,
+        typer.Option(help="All tokens; one vector a clip; one a time step; tokens of overlapping clips. As --set mode=..."),
+    ] = None,
+    num_frames: Annotated[int | None, typer.Option(help="Frames of a clip. As --set num_frames=...")] = None,
+    stride: Annotated[int | None, typer.Option(help="Frames between the starts of two clips. As --set stride=...")] = None,
+    fps: Annotated[float | None, typer.Option(help="Sample at this rate instead of every frame. As --set fps=...")] = None,
+    layers: Annotated[
+        str | None, typer.Option(metavar="5,11,-1", help="Features of these blocks, by number. As --set layers=[...]")
+    ] = None,
     pca: Annotated[
         Path | None, typer.Option(help="Draw the first three principal components: .mp4 or .png, or a folder for several inputs.")
     ] = None,
@@ -31,24 +54,47 @@ def encode(
     config: Annotated[str, config_option("encode")] = "tiny-encode",
     overrides: Overrides = None,
     device: Device = "auto",
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode ahead; 0 for none.")] = None,
+    max_memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Stay below it, such as 4GiB: of the GPU where there is one, else of all.")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Write features anew that were made otherwise.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Turn a video, an image or a folder into features with timestamps."""
+    """Turn videos and images into features with timestamps."""
     from vjepa2cli.settings import EncodeConfig
 
-    settings = load_config(config, EncodeConfig, overrides)
+    flags = {"mode": mode, "num_frames": num_frames, "stride": stride, "fps": fps, "layers": layers and f"[{layers}]"}
+    given = [f"{key}={value}" for key, value in flags.items() if value is not None]
+    settings = load_config(config, EncodeConfig, [*(overrides or ()), *given])
     from vjepa2cli.encoding import Pictures, Point
     from vjepa2cli.encoding import encode as run
+    from vjepa2cli.encoding.memory import parse_bytes
 
     point = None if similarity is None else Point(*_point(similarity))
     pictures = Pictures(pca, pca_foreground, pca_shared, point, similarity_out)
     where = find_device(device)
     with console.step_output(out) as progress:
         source = at_hand(model, progress)
-        result = run(inputs, model=source, out=out, config=settings, pictures=pictures, device=where, progress=progress)
+        result = run(
+            inputs,
+            model=source,
+            out=out,
+            suffix=None if suffix is None else f".{suffix}",  # type: ignore[arg-type]
+            config=settings,
+            pictures=pictures,
+            device=where,
+            workers=workers,
+            max_memory=parse_bytes(max_memory) if max_memory else None,
+            replace=replace,
+            progress=progress,
+            say=console.say,
+        )
     for refused in result["refused"]:
         console.say(f"refused {refused['source']}: {refused['reason']}")
-    console.emit(result, "\n".join([*result["written"], *result["drawn"]]), as_json=as_json)
+    if result["kept"]:
+        console.say(f"kept {len(result['kept'])} of an earlier run")
+    console.emit(result, "\n".join([*result["written"], *result["kept"], *result["drawn"]]), as_json=as_json)
 
 
 def _point(text: str) -> list[float]:

@@ -1,88 +1,116 @@
-"""Windows through the encoder: the features of a whole input on its time grid, and the files that hold them."""
+"""Windows through the encoder, and their outputs put together to the rows of an input on its time grid."""
 
-import json
-from dataclasses import dataclass
-from pathlib import Path
+import hashlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from vjepa2cli.artifacts.model_dir import save_tensors
-from vjepa2cli.data.transforms import preprocess
-from vjepa2cli.data.video import Clip
-from vjepa2cli.encoding.sources import Source
-from vjepa2cli.encoding.windows import sampled, windows
-from vjepa2cli.files import digest_bytes, replaced_atomically
-from vjepa2cli.models.encoder_v21 import EncoderV21
+from vjepa2cli.data.transforms import normalise
+from vjepa2cli.encoding.recipes import Recipe
+from vjepa2cli.encoding.windows import Window
+from vjepa2cli.files import digest_json
 from vjepa2cli.models.world_model import FrameEncoder
-from vjepa2cli.progress import Progress
-from vjepa2cli.settings import EncodeConfig
-from vjepa2cli.tokens import TokenGrid
 
-
-@dataclass(frozen=True)
-class Features:
-    """Tokens float32 [T, H, W, D] of a whole input, and for each time step the mean timestamp [T] of its frames, in seconds.
-
-    `num_frames` were read; `padded_frames` copies of the last one filled the last tubelet.
-    """
-
-    tokens: NDArray[np.float32]
-    timestamps: NDArray[np.float64]
-    num_frames: int
-    padded_frames: int
+Floats = NDArray[np.float32]
+Append = Callable[[str, Floats], None]
 
 
 @torch.inference_mode()
-def compute_features(source: Source, encoder: FrameEncoder, *, config: EncodeConfig, crop: int, progress: Progress) -> Features:
-    """Encode all windows of an input, one after the other."""
-    device = next((weight.device for weight in encoder.parameters()), torch.device("cpu"))
-    # V-JEPA 2.1 has a tokenizer for images; any other encoder sees a tubelet of copies.
-    tubelet = 1 if source.still and isinstance(encoder, EncoderV21) else encoder.spec.tubelet_size
-    tokens: list[NDArray[np.float32]] = []
-    timestamps: list[NDArray[np.float64]] = []
-    num_frames = padded = 0
-    for window in windows(sampled(source, config), num_frames=config.num_frames, tubelet_size=tubelet):
+def encode_windows(encoder: FrameEncoder, pixels: Tensor, *, recipe: Recipe) -> list[Tensor]:
+    """Windows uint8 [B, F, Y, X, 3], on the encoder's device, to float32 rows of each layer.
+
+    Tokens [B, T, H, W, D]; per-frame their mean over the patches of a time step, [B, T, D]; pooled over all, [B, 1, D].
+    """
+    grid = recipe.grid(pixels.shape[1])
+    outputs = []
+    for tokens in _run(encoder, normalise(pixels.movedim(-1, 1)), recipe.layers):
+        placed = tokens.reshape(len(tokens), grid.t, grid.h, grid.w, -1)
+        if recipe.mode == "pooled":
+            placed = placed.mean((1, 2, 3)).unsqueeze(1)
+        elif recipe.mode == "per-frame":
+            placed = placed.mean((2, 3))
+        outputs.append(placed)
+    return outputs
+
+
+def _run(encoder: FrameEncoder, clip: Tensor, layers: Sequence[int]) -> list[Tensor]:
+    """Clips [B, 3, F, Y, X] to float32 [B, N, D] of each layer, or of the output where none is named."""
+    return [tokens.float() for tokens in (encoder.levels(clip, layers) if layers else [encoder(clip)])]
+
+
+class Rows:
+    """The rows of one input in the order of time: `append(name, rows)` is called as soon as no later window can change them."""
+
+    def __init__(self, recipe: Recipe, append: Append) -> None:
+        self._recipe, self._append = recipe, append
+        self._sums: list[Floats] = []
+        self._counts = np.zeros(0, np.float32)
+        self._first = 0
+        self._digests = [hashlib.sha256() for _ in recipe.names]
+        self._timestamps: list[float] = []
+        self._spans: list[tuple[float, float]] = []
+        self._shape: tuple[int, ...] = ()
+
+    def add(self, window: Window, outputs: Sequence[Floats]) -> None:
+        """Take the outputs of the next window, one [T, ...] a layer."""
         times = np.array([time for time, _ in window.frames])
-        clip = preprocess(Clip(np.stack([pixels for _, pixels in window.frames]), 1.0, times, source.name), crop=crop)[None]
-        grid = encoder.grid(clip)
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            encoded = encoder(clip.to(device))[0].float().cpu().numpy()
-        tokens.append(encoded.reshape(grid.t, grid.h, grid.w, -1)[window.skip :])
-        timestamps.append(times.reshape(grid.t, tubelet).mean(1)[window.skip :])
-        num_frames += len(window.frames) - window.skip * tubelet - window.padding
-        padded += window.padding
-        progress.advance(0, fields={"frames": num_frames})
-    return Features(np.concatenate(tokens), np.concatenate(timestamps), num_frames, padded)
+        if self._recipe.mode == "pooled":
+            self._timestamps.append(float(times.mean()))
+            self._spans.append((float(times[0]), float(times[-1])))
+            self._emit(outputs)
+            return
+        steps = times.reshape(len(outputs[0]), -1).mean(1)
+        self._timestamps += steps[window.skip :].tolist()
+        if self._recipe.fused:
+            self._fuse(window, outputs)
+        else:
+            self._emit([rows[window.skip :] for rows in outputs])
 
+    def finish(self) -> dict[str, NDArray[Any]]:
+        """Put out the last rows; returns the arrays that go beside them."""
+        self._put_out(len(self._counts))
+        arrays: dict[str, NDArray[Any]] = {"timestamps": np.array(self._timestamps)}
+        if self._spans:
+            arrays["spans"] = np.array(self._spans)
+        return arrays
 
-def describe(source: Source, features: Features) -> dict[str, Any]:
-    """What the report says of one encoded input; the digest is that of tokens and timestamps."""
-    return {
-        "source": source.name,
-        "shape": list(features.tokens.shape),
-        "num_frames": features.num_frames,
-        "padded_frames": features.padded_frames,
-        "notes": list(source.notes),
-        "last_timestamp": float(features.timestamps[-1]),
-        "digest": digest_bytes(features.tokens.tobytes(), features.timestamps.tobytes()),
-    }
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the array of each layer."""
+        return (len(self._timestamps), *self._shape)
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 over rows and timestamps."""
+        return digest_json([[digest.hexdigest() for digest in self._digests], self._timestamps])
 
-def save_features(path: Path, features: Features, origin: dict[str, Any]) -> None:
-    """Write features as `.npz` or `.safetensors`, by the suffix of `path`, whole or not at all."""
-    grid = TokenGrid(*features.tokens.shape[:3])
-    arrays: dict[str, Any] = {
-        "tokens": features.tokens,
-        "timestamps": features.timestamps,
-        "grid": np.array([grid.t, grid.h, grid.w]),
-        "num_frames": np.array(features.num_frames),
-    }
-    text = json.dumps(origin, sort_keys=True)
-    if path.suffix == ".safetensors":
-        save_tensors(path, {name: torch.from_numpy(array) for name, array in arrays.items()}, metadata={"provenance": text})
-        return
-    with replaced_atomically(path) as partial, partial.open("wb") as handle:
-        np.savez(handle, provenance=np.array(text), **arrays)
+    def _fuse(self, window: Window, outputs: Sequence[Floats]) -> None:
+        """Add to the time steps that earlier windows hold; each is the mean of its windows, all of one weight."""
+        start = window.start // self._recipe.tubelet_size
+        self._put_out(start - self._first)
+        known = len(self._counts)
+        if not self._sums:
+            self._sums = [rows[:0] for rows in outputs]
+        for index, rows in enumerate(outputs):
+            self._sums[index] = np.concatenate([self._sums[index] + rows[:known], rows[known:]])
+        self._counts = np.concatenate([self._counts + 1, np.ones(len(outputs[0]) - known, np.float32)])
+
+    def _put_out(self, count: int) -> None:
+        """Put out the first `count` time steps that are held."""
+        if count <= 0:
+            return
+        weights = self._counts[:count]
+        self._emit([sums[:count] / weights.reshape(-1, *[1] * (sums.ndim - 1)) for sums in self._sums])
+        self._sums, self._counts = [sums[count:] for sums in self._sums], self._counts[count:]
+        self._first += count
+
+    def _emit(self, outputs: Sequence[Floats]) -> None:
+        for name, digest, rows in zip(self._recipe.names, self._digests, outputs, strict=True):
+            rows = np.ascontiguousarray(rows)
+            self._shape = rows.shape[1:]
+            digest.update(rows.data)
+            self._append(name, rows)

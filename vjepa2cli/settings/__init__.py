@@ -101,14 +101,20 @@ class IngestConfig(StepConfig):
 # --- encode, precompute ----------------------------------------------------------------------------------------------
 
 
+Side = Annotated[int, Field(ge=16)]
+
+
 class EncodeConfig(StepConfig):
-    """Features for people."""
+    """Features for people; `stride` is the number of frames between the starts of two windows."""
 
     step: Literal["encode"] = "encode"
+    mode: Literal["tokens", "pooled", "per-frame", "window"] = "tokens"
     num_frames: Annotated[int, Field(ge=2)] = 16
+    stride: Count | None = None
     fps: Annotated[float, Field(gt=0)] | None = None
-    crop: Annotated[int, Field(ge=16)] | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
+    crop: Side | tuple[Side, Side] | None = None
+    layers: tuple[int, ...] = ()
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
 
 
 class PrecomputeConfig(StepConfig):
