@@ -1,6 +1,6 @@
 """Frame-causal latents of robot recordings: each frame is encoded alone, so no latent has seen its future."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from vjepa2cli.artifacts.latent_store import LatentHeader
 from vjepa2cli.artifacts.provenance import provenance
 from vjepa2cli.artifacts.video_store import VideoEntry, VideoStore
 from vjepa2cli.data.batches import stride_of
-from vjepa2cli.data.poses import pose_delta
+from vjepa2cli.data.state_space import StateSpace
 from vjepa2cli.data.transforms import frame_transform
 from vjepa2cli.errors import ConfigError, InputError
 from vjepa2cli.models.inference import prepare_for_inference
@@ -49,29 +49,37 @@ def precompute(
     rate = _common_rate(entries, config)
     steps = {entry.key: range(0, entry.num_frames, stride_of(entry.fps, rate)) for entry in entries}
     entries = [entry for entry in entries if len(steps[entry.key]) >= _MIN_STEPS]
-    header = _header(encoder, videos, model=model, config=config, rate=rate, entries=entries)
+    if not entries:
+        raise InputError(f"{store}: no recording lasts {_MIN_STEPS} steps at {rate:g} Hz; set a higher rate")
+    space, states, actions = _trajectories(videos, entries, steps)
+    header = _header(encoder, videos, model=model, config=config, rate=rate, entries=entries, space=space)
     prepare_for_inference(encoder, device=device, precision=config.precision)  # after the header, which has its digest
     progress.start("precompute", total=sum(len(steps[entry.key]) for entry in entries))
     lengths = [len(steps[entry.key]) for entry in entries]
-    width = _states(videos, entries[0]).shape[-1]
-    with latent_store.create(out, header, lengths=lengths, dtype=config.dtype, dims=(width, width)) as writer:
+    with latent_store.create(out, header, lengths=lengths, dtype=config.dtype, dims=(space.width, space.width)) as writer:
         for index, entry in enumerate(entries):
             rows = steps[entry.key]
             frames = videos.frames(entry.key, 0, entry.num_frames, rows.step)
-            states = _states(videos, entry)[:: rows.step]
-            actions = pose_delta(torch.from_numpy(states.astype(np.float64))).float().numpy()
-            writer.write(
-                index, _encode(encoder, frames, config=config, device=device, progress=progress), states=states, actions=actions
-            )
+            tokens = _encode(encoder, frames, config=config, device=device, progress=progress)
+            writer.write(index, tokens, states=states[index], actions=actions[index])
         writer.name_episodes([entry.source for entry in entries], [entry.split for entry in entries])
     progress.finish()
     return out
 
 
-def _states(videos: VideoStore, entry: VideoEntry) -> npt.NDArray[np.float32]:
-    states = videos.states(entry.key)
-    assert states is not None
-    return np.asarray(states, dtype=np.float32)
+def _trajectories(
+    videos: VideoStore, entries: Sequence[VideoEntry], steps: Mapping[str, range]
+) -> tuple[StateSpace, list[npt.NDArray[np.float32]], list[npt.NDArray[np.float32]]]:
+    """States [T, S] and the actions [T-1, S] between them, of each entry; the space tells how far those for training go."""
+    space = StateSpace.parse(videos.state_space)
+    states, actions = [], []
+    for entry in entries:
+        recorded = videos.states(entry.key)
+        assert recorded is not None
+        states.append(recorded[:: steps[entry.key].step])
+        actions.append(space.delta(torch.from_numpy(states[-1].astype(np.float64))).float().numpy())
+    training = [found for entry, found in zip(entries, actions, strict=True) if entry.split == "train"]
+    return space.with_usual_change(torch.from_numpy(np.concatenate(training or actions))), states, actions
 
 
 def _common_rate(entries: Sequence[VideoEntry], config: PrecomputeConfig) -> float:
@@ -94,6 +102,7 @@ def _header(
     config: PrecomputeConfig,
     rate: float,
     entries: Sequence[VideoEntry],
+    space: StateSpace,
 ) -> LatentHeader:
     spec = encoder.spec
     grid = TokenGrid.from_pixels(
@@ -113,6 +122,7 @@ def _header(
         robot=robots[0],
         preprocessing={"crop": config.crop, "geometry": config.geometry},
         provenance=provenance("precompute", config, inputs={"videos": videos.digest, "encoder": digest}),
+        state_space=space.to_tree(),
     )
 
 

@@ -35,6 +35,7 @@ def tiny_world_model(tmp_path: Path, tiny_encoder: Path) -> MakeModel:
         encoder_steps: int = 1,
         robot: str = "tabletop",
         rate: float = 4.0,
+        state_space: dict[str, object] | None = None,
         **changes: object,
     ) -> Path:
         source = f"{prefix}{tiny_encoder}"
@@ -53,6 +54,7 @@ def tiny_world_model(tmp_path: Path, tiny_encoder: Path) -> MakeModel:
             "rate": rate,
             "robot": robot,
             "trained_steps": trained_steps,
+            "state_space": state_space,
         }
         save_model(tmp_path / "posttrain" / "model", {"vjepa2cli": about}, ac.state_dict())
         return tmp_path / "posttrain"

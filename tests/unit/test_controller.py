@@ -1,6 +1,7 @@
 """The controller on worlds whose answer is known, and `plan` on tiny models with random weights."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from vjepa2cli.artifacts.reports import read_report
 from vjepa2cli.data.poses import pose_compose
+from vjepa2cli.data.state_space import StateSpace
 from vjepa2cli.data.video import write_image
 from vjepa2cli.errors import InputError, PlanningError, VideoError
 from vjepa2cli.planning.controller import Controller, expand_actions, generator_for, load_world_model, plan
@@ -119,7 +121,7 @@ def test_plan_refuses_models_that_nobody_trained(tiny_world_model):
 @pytest.mark.parametrize(
     ("state", "reason"),
     [
-        (None, "state: missing.*seven numbers: x, y, z"),
+        (None, "state: missing.*7 numbers: x, y, z"),
         (
             STATE[:6],
             r"state: 6 numbers given, 7 needed: x, y, z \(metres\), roll, pitch, yaw \(radians\), gripper 0 open..1 closed",
@@ -141,6 +143,39 @@ def test_plan_refuses_what_is_no_image(tmp_path: Path):
         plan(OBS, tmp_path / "absent.png", model="nowhere", state=STATE)
     with pytest.raises(InputError, match="goal: an array"):
         plan(OBS, GOAL.astype(np.float32), model="nowhere", state=STATE)  # type: ignore[arg-type]
+
+
+OWN = StateSpace("own", ("lift", "tilt", "idle"), ("m", "rad", "m"), (False, True, False), (None,) * 3, (0.02, 0.1, 0.0))
+
+
+class OwnWorld:
+    """A world whose latent, [2 tokens, 3], is the state itself: a lift, a tilt and a number that never changes."""
+
+    ac = SimpleNamespace(spec=SimpleNamespace(action_dim=3, state_dim=3))
+
+    def rollout(self, latents: Tensor, states: Tensor, actions: Tensor) -> Tensor:
+        reached = (states + actions.cumsum(1)).unsqueeze(2)
+        return reached.expand(-1, -1, latents.shape[2], -1)
+
+
+def test_robot_with_its_own_numbers_is_planned_within_its_usual_changes():
+    state, goal = torch.tensor([0.1, -0.2, 0.7]), torch.tensor([0.11, -0.05, 0.9])
+    controller = Controller(OwnWorld(), CEM.model_copy(update={"iterations": 25}), space=OWN)  # type: ignore[arg-type]
+    found = controller.plan_latent(state.expand(2, 3), state, goal.expand(2, 3), generator=generator_for(0)).actions
+    # The tilt is further away than one step goes, and the last number has never moved.
+    assert torch.allclose(found, torch.tensor([[0.01, 0.1, 0.0]]), atol=1e-4)
+    with pytest.raises(PlanningError, match="no usual_change"):
+        Controller(OwnWorld(), CEM, space=replace(OWN, usual_change=None))  # type: ignore[arg-type]
+
+
+def test_plan_names_the_robot_s_own_numbers(tiny_world_model):
+    model = tiny_world_model(action_dim=3, state_dim=3, state_space=OWN.to_tree())
+    made = plan(OBS, GOAL, model=model, state=[0.1, 0.2, 0.3], config=SMALL)
+    assert made.actions.shape == (1, 3)
+    assert (np.abs(made.actions).max(axis=0) <= OWN.usual_change).all()
+    assert made.action_fields == "lift (m), tilt (rad), idle (m); differences to the state before"
+    with pytest.raises(PlanningError, match=r"7 numbers given, 3 needed: lift \(m\), tilt \(rad\), idle \(m\)"):
+        plan(OBS, GOAL, model=model, state=STATE, config=SMALL)
 
 
 def test_model_without_seven_numbers_cannot_be_planned_with(tiny_world_model):

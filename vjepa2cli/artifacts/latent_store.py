@@ -24,7 +24,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class LatentHeader:
-    """What a latent store is bound to."""
+    """What a latent store is bound to; `state_space` says what the numbers of a state are, None those of an end effector."""
 
     encoder_source: str
     encoder_digest: str
@@ -35,6 +35,7 @@ class LatentHeader:
     robot: str
     preprocessing: dict[str, Any]
     provenance: dict[str, Any]
+    state_space: dict[str, Any] | None = None
 
 
 class LatentWriter:
@@ -144,6 +145,11 @@ class LatentStore:
     def robot(self) -> str:
         """The robot that was recorded."""
         return self.header.robot
+
+    @property
+    def state_space(self) -> dict[str, Any] | None:
+        """What the numbers of a state and of an action are; None where they are an end effector's."""
+        return self.header.state_space
 
     @property
     def digest(self) -> str:

@@ -262,7 +262,8 @@ def plan(
     goal: Annotated[Path, typer.Option(help="What it should see: an image.")],
     model: AcModel = "results/posttrain/trained",
     state: Annotated[
-        str | None, typer.Option(metavar="X,Y,Z,RX,RY,RZ,G", help="Pose now: metres, radians, gripper 0 open to 1 closed.")
+        str | None,
+        typer.Option(metavar="X,Y,Z,RX,RY,RZ,G", help="State now: metres, radians, gripper 0 open; or your robot's own."),
     ] = None,
     out: Annotated[Path, typer.Option(help="The plan, with energies per iteration.")] = Path("plan.json"),
     config: Annotated[str, config_option("plan")] = "tiny-plan",
@@ -289,7 +290,8 @@ def _numbers(state: str | None) -> list[float] | None:
         return [float(word) for word in state.split(",")]
     except ValueError:
         raise InputError(
-            f"--state {state!r}: write seven numbers with commas between: x,y,z (metres), rx,ry,rz (radians), gripper"
+            f"--state {state!r}: write numbers with commas between: x,y,z (metres), rx,ry,rz (radians), gripper, "
+            "or those of your robot"
         ) from None
 
 

@@ -47,7 +47,7 @@ def evaluate(
     started = time.perf_counter()
     world, card = open_world_model(model, device=device)
     protocol = _protocol(card, config)
-    controller = Controller(world, config.cem)
+    controller = Controller(world, config.cem, space=card.space)
     task = Reach(distance=config.distance, tolerance=config.tolerance, num_objects=config.num_objects)
     environment = Tabletop(
         image_size=protocol["image_size"],

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from vjepa2cli.artifacts.model_dir import read_model_config
-from vjepa2cli.data.poses import pose_compose
+from vjepa2cli.data.state_space import StateSpace
 from vjepa2cli.data.transforms import frame_transform
-from vjepa2cli.errors import PlanningError
+from vjepa2cli.errors import ArtifactError, PlanningError
 from vjepa2cli.models.ac_predictor import AcPredictor
 from vjepa2cli.models.checkpoints import read_checkpoint
 from vjepa2cli.models.weights import encoder_digest, load_ac_predictor, load_world_model_parts, state_digest
@@ -24,7 +24,7 @@ class ModelCard:
     """The record beside an AC predictor's weights; `rate` in Hz, `preprocessing` the crop in pixels and the geometry.
 
     `encoder` is `trained`, or one of the baselines `untrained` and `pixels`. A released checkpoint keeps no record: its
-    `trained_steps`, `rate` and `robot` may be None, and it is taken as trained.
+    `trained_steps`, `rate` and `robot` may be None, its `space` is an end effector's, and it is taken as trained.
     """
 
     source: str
@@ -36,6 +36,7 @@ class ModelCard:
     trained_steps: int | None
     rate: float | None
     robot: str | None
+    space: StateSpace
 
     def require_trained_predictor(self) -> None:
         """Raise PlanningError where nobody trained the predictor; its encoder may be a baseline."""
@@ -57,7 +58,7 @@ class ModelCard:
     def to_tree(self) -> dict[str, Any]:
         """The card as plain JSON types, without the path, so that a report does not depend on where the model lies."""
         tree = asdict(self)
-        del tree["source"]
+        del tree["source"], tree["space"]
         return tree
 
 
@@ -75,7 +76,7 @@ def open_world_model(source: str | Path, *, device: torch.device | str = "cpu") 
     card = _card(source, ac, about, encoder)
     preprocessing = card.preprocessing
     transform = partial(frame_transform, crop=preprocessing["crop"], geometry=preprocessing["geometry"])
-    return WorldModel(encoder, ac, preprocessing=preprocessing, compose=pose_compose, transform=transform), card
+    return WorldModel(encoder, ac, preprocessing=preprocessing, compose=card.space.compose, transform=transform), card
 
 
 def open_predictor(source: str | Path, *, device: torch.device | str = "cpu") -> tuple[WorldModel, ModelCard]:
@@ -85,7 +86,17 @@ def open_predictor(source: str | Path, *, device: torch.device | str = "cpu") ->
         return open_world_model(source, device=device)
     ac = load_ac_predictor(source, device=device)
     card = _card(source, ac, about, None)
-    return WorldModel(None, ac, preprocessing=card.preprocessing, compose=pose_compose), card
+    return WorldModel(None, ac, preprocessing=card.preprocessing, compose=card.space.compose), card
+
+
+def read_state_space(source: str | Path) -> StateSpace:
+    """What the states of a model are, told without reading its weights: whoever says nothing has an end effector's."""
+    try:
+        about = read_model_config(Path(source)).get("vjepa2cli", {})
+    except ArtifactError:
+        # A bare checkpoint, or nothing at all, of which its loader will tell.
+        about = {}
+    return StateSpace.parse(about.get("state_space"))
 
 
 def _card(source: str | Path, ac: AcPredictor, about: dict[str, Any], encoder: FrameEncoder | None) -> ModelCard:
@@ -105,6 +116,7 @@ def _card(source: str | Path, ac: AcPredictor, about: dict[str, Any], encoder: F
         trained_steps=about.get("trained_steps"),
         rate=about.get("rate"),
         robot=about.get("robot"),
+        space=StateSpace.parse(about.get("state_space")),
     )
 
 

@@ -34,7 +34,7 @@ _MOVING = 0.005
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Windows of recordings: latents [W, H + 1, H*W, D], first states [W, 7], actions [W, H, 7], and the episode of each [W]."""
+    """Windows of recordings: latents [W, H + 1, H*W, D], first states [W, S], actions [W, H, S], and the episode of each [W]."""
 
     latents: Tensor
     states: Tensor
@@ -64,7 +64,8 @@ def validate(
     _check_encoder(store, card)
     windows = held_out_windows(store, config)
     num_windows = len(windows.episodes)
-    num_inversions = min(config.num_inversions, num_windows)
+    # Without an end effector there is no translation to recover.
+    num_inversions = min(config.num_inversions, num_windows) if card.space.kind == "end_effector" else 0
     progress.start("validate", total=num_windows + num_inversions)
     errors = prediction_errors(world, windows, progress=progress)
     steps = [describe_step(errors, step, episodes=windows.episodes, seed=config.seed) for step in range(config.horizon)]

@@ -158,13 +158,18 @@ class PosttrainConfig(TrainingConfig):
 
 
 class CemConfig(Section):
-    """The cross-entropy method. Source: notebooks/utils/mpc_utils.py of facebookresearch/vjepa2, arXiv:2506.09985 section 4."""
+    """The cross-entropy method. Source: notebooks/utils/mpc_utils.py of facebookresearch/vjepa2, arXiv:2506.09985 section 4.
+
+    `max_translation` (metres), `initial_std` and what concerns the gripper are for an end effector. A robot with numbers of its
+    own is searched within `max_change` times the change that its recordings usually make in one step.
+    """
 
     samples: Annotated[int, Field(ge=2)] = 400
     iterations: Count = 10
     elites: Annotated[int, Field(ge=2)] = 10
     horizon: Count = 1
     max_translation: Positive = 0.075
+    max_change: Positive = 1.0
     initial_std: Annotated[float, Field(gt=0)] | None = None
     mean_smoothing: Fraction = 0.15
     std_smoothing: Fraction = 0.15

@@ -18,7 +18,6 @@ from vjepa2cli.artifacts.model_dir import save_model
 from vjepa2cli.artifacts.provenance import provenance
 from vjepa2cli.artifacts.reports import write_report
 from vjepa2cli.data.batches import WindowBatches, Windows, mix_seed
-from vjepa2cli.data.poses import pose_compose
 from vjepa2cli.errors import ConfigError
 from vjepa2cli.models.ac_predictor import AcPredictor, AcPredictorSpec
 from vjepa2cli.models.weights import state_digest
@@ -74,9 +73,7 @@ class PosttrainModule(LossModule):
     def rolled_out(self, windows: Windows) -> Tensor:
         """Predictions of steps 1..R, each from step 0 and the predictions before it; gradients flow through the fed-back ones."""
         steps = self._rollout_steps
-        return rollout(
-            self.predictor, windows.latents[:, :1], windows.states[:, :steps], windows.actions[:, :steps], compose=pose_compose
-        ).float()
+        return rollout(self.predictor, windows.latents[:, :1], windows.states[:, :steps], windows.actions[:, :steps]).float()
 
     def _normed(self, latents: Tensor) -> Tensor:
         return F.layer_norm(latents, latents.shape[-1:]) if self.predictor.spec.layer_norm else latents
@@ -236,6 +233,7 @@ def _publish(
         "preprocessing": store.preprocessing,
         "rate": store.rate,
         "robot": store.robot,
+        "state_space": store.state_space,
         "trained_steps": config.steps,
         "seed": config.seed,
         "provenance": origin,

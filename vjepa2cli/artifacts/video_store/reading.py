@@ -21,7 +21,10 @@ _BLOCK = 32
 
 
 class VideoStore:
-    """A finished store; it may be pickled to the workers of a data loader."""
+    """A finished store; it may be pickled to the workers of a data loader.
+
+    `state_space` says what the numbers of its robot's states are, None those of an end effector.
+    """
 
     def __init__(self, path: Path, attributes: Mapping[str, Any]) -> None:
         self.path = path
@@ -29,6 +32,7 @@ class VideoStore:
         self.refused: list[dict[str, str]] = [dict(item) for item in attributes["refused"]]
         self.digest: str = attributes["digest"]
         self.provenance: dict[str, Any] = dict(attributes["provenance"])
+        self.state_space: dict[str, Any] | None = attributes.get("state_space")
         self._by_key = {entry.key: entry for entry in self.entries}
         self._frames = FrameReader(codec=attributes["config"]["codec"])
 
@@ -83,11 +87,11 @@ class VideoStore:
         return numbers
 
     def states(self, key: str) -> NDArray[np.float32] | None:
-        """Robot states at each frame, float32 [F, 7], or None: x, y, z in metres, Euler angles in radians, gripper."""
+        """Robot states at each frame, float32 [F, S], or None; `state_space` names their numbers."""
         return self._read(key, "states") if self._entry(key).has_states else None
 
     def actions(self, key: str) -> NDArray[np.float32] | None:
-        """Commanded poses at each frame, float32 [F, 7], or None where the recording has none."""
+        """Commands at each frame as they were recorded, float32 [F, A], or None where the recording has none."""
         self._entry(key)
         return self._read(key, "actions") if (self.path / VIDEOS / key / "actions").is_dir() else None
 

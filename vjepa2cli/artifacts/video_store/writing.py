@@ -140,6 +140,7 @@ class VideoStoreWriter:
         *,
         refused: Sequence[Mapping[str, str]],
         provenance: Mapping[str, Any],
+        state_space: Mapping[str, Any] | None = None,
     ) -> VideoStore:
         """List these entries, by key with what is decided among all of them (`split`, `weight`), and what was refused.
 
@@ -158,6 +159,7 @@ class VideoStoreWriter:
             "refused": sorted((dict(item) for item in refused), key=lambda item: item["source"]),
             "digest": store_digest(entries),
             "provenance": dict(provenance),
+            "state_space": None if state_space is None else dict(state_space),
         }
         with _locked(self.path):
             if root_attributes(self.path) != attributes:
