@@ -1,6 +1,7 @@
 """Decoding: every file either gives upright frames at their own times, or one line that says why not."""
 
 import csv
+import gc
 import os
 from pathlib import Path
 from typing import Literal
@@ -196,6 +197,18 @@ def test_variable_frame_rate_keeps_every_frames_own_time(shared: Path) -> None:
     assert len(times) == 84
     assert gaps.min() == pytest.approx(0.038, abs=5e-4)
     assert gaps.max() == pytest.approx(1.997, abs=5e-4)
+
+
+def test_decoded_frames_go_without_waiting_for_the_garbage_collector(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", (np.full((32, 32, 3), index, np.uint8) for index in range(60)), fps=4)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in iterate_frames(tmp_path / "a.mp4"):
+            held = sum(type(item) is av.VideoFrame for item in gc.get_objects())
+            assert held < 10
+    finally:
+        gc.enable()
 
 
 def test_hostile_files_give_the_frames_of_a_full_decode_or_one_line(shared: Path) -> None:

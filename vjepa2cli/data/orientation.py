@@ -1,5 +1,6 @@
 """Which way up a decoded frame belongs: the display matrix of a container, rotation and mirroring by quarter turns."""
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,13 @@ UPRIGHT: Signs = (1, 0, 0, 1)
 _BY_ANGLE: dict[int, Signs] = {90: (0, -1, 1, 0), -90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), -180: (-1, 0, 0, -1)}
 
 
-def orientation(frame: Any) -> Signs:
+def orientation(frame: Any, read_side_data: Callable[[Any], Iterable[Any]]) -> Signs:
     """Signs of a PyAV frame's display matrix; what is no quarter turn or mirror image leaves the frame as it is.
 
     Source: ISO/IEC 14496-12, 6.2.2, transformation matrices.
     """
     try:
-        matrices = [np.frombuffer(bytes(item), "<i4") for item in frame.side_data if item.type.name == "DISPLAYMATRIX"]
+        matrices = [np.frombuffer(bytes(item), "<i4") for item in read_side_data(frame) if item.type.name == "DISPLAYMATRIX"]
     except ValueError:
         # PyAV raises on side data that is newer than its enumeration; the angle is then all there is.
         return _BY_ANGLE.get(int(frame.rotation), UPRIGHT)

@@ -10,6 +10,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
@@ -19,7 +20,7 @@ from vjepa2cli.data.file_faults import (
     refuse_frames_beyond_end,
     refuse_missing_matroska_bytes,
 )
-from vjepa2cli.data.orientation import described, orientation, turned
+from vjepa2cli.data.orientation import Signs, described, orientation, turned
 from vjepa2cli.data.video.pixels import Pixels, resize
 from vjepa2cli.errors import VideoError
 
@@ -74,7 +75,7 @@ class VideoFile:
         self._decoded = chain([first], decoded)
         height, width = _display_size(first[2], stream, short_side=None)
         duration = container.duration / 1e6 if container.duration and container.duration > 0 else None
-        rotation, mirrored = described(orientation(first[2]))
+        rotation, mirrored = described(_orientation(first[2]))
         self.info = VideoInfo(
             height,
             width,
@@ -105,7 +106,7 @@ class VideoFile:
             yield time, index, last[1]
 
     def _upright(self, frame: Any, size: tuple[int, int]) -> Pixels:
-        signs = orientation(frame)
+        signs = _orientation(frame)
         # One converter for all frames keeps its tables; a frame's own builds them anew each time.
         pixels: Any = self._convert.reformat(frame, format="rgb24").to_ndarray()
         return turned(resize(pixels, (size[1], size[0]) if signs[1] else size, method="blocks"), signs)
@@ -268,6 +269,11 @@ def _rate(stream: Any) -> float:
     return _FALLBACK_RATE
 
 
+def _orientation(frame: Any) -> Signs:
+    # A frame and its own `side_data` hold each other, so that hundreds of frames would wait for the garbage collector.
+    return orientation(frame, lambda one: list(SideDataContainer(one)))  # type: ignore[call-arg]
+
+
 def _pixel_aspect(stream: Any) -> float:
     """Width over height of a pixel, or 1 where the header is silent or talks nonsense."""
     aspect = float(stream.sample_aspect_ratio or 1)
@@ -277,7 +283,7 @@ def _pixel_aspect(stream: Any) -> float:
 def _display_size(frame: Any, stream: Any, *, short_side: int | None) -> tuple[int, int]:
     """(height, width) of the upright picture with square pixels."""
     height, width = frame.height, max(1, round(frame.width * _pixel_aspect(stream)))
-    if orientation(frame)[1]:
+    if _orientation(frame)[1]:
         height, width = width, height
     scale = short_side / min(height, width) if short_side else 1
     return max(1, round(height * scale)), max(1, round(width * scale))
