@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from vjepa2cli.errors import Vjepa2Error
     from vjepa2cli.models.weights import load_ac_predictor, load_encoder, load_predictor, load_probe
     from vjepa2cli.planning.cem import cem
-    from vjepa2cli.planning.controller import load_world_model, plan
+    from vjepa2cli.planning.model_card import load_world_model
+    from vjepa2cli.planning.single_plan import plan
     from vjepa2cli.tokens import TokenGrid
 
 __version__ = "0.1.0"
@@ -24,8 +25,8 @@ _HOMES = {
     "load_encoder": "models.weights",
     "load_predictor": "models.weights",
     "load_probe": "models.weights",
-    "load_world_model": "planning.controller",
-    "plan": "planning.controller",
+    "load_world_model": "planning.model_card",
+    "plan": "planning.single_plan",
     "pose_compose": "data.poses",
     "pose_delta": "data.poses",
     "preprocess": "data.transforms",

@@ -38,7 +38,6 @@ PARTS = [
     ["ingest"],
     ["pretrain"],
     ["encode"],
-    ["surprise"],
     ["precompute"],
     ["posttrain"],
     ["probe"],

@@ -15,7 +15,10 @@ from vjepa2cli.data.poses import pose_compose
 from vjepa2cli.data.state_space import StateSpace
 from vjepa2cli.data.video import write_image
 from vjepa2cli.errors import InputError, PlanningError, VideoError
-from vjepa2cli.planning.controller import Controller, expand_actions, generator_for, load_world_model, plan
+from vjepa2cli.models.ac_predictor import AcPredictorSpec, FrameCache
+from vjepa2cli.planning.controller import Controller, generator_for
+from vjepa2cli.planning.model_card import load_world_model
+from vjepa2cli.planning.single_plan import plan
 from vjepa2cli.settings import CemConfig, PlanConfig
 
 CEM = CemConfig(samples=200, iterations=12, elites=10, plan_gripper=False)
@@ -28,9 +31,9 @@ OBS, GOAL = (RNG.integers(0, 256, (40, 48, 3), dtype=np.uint8) for _ in range(2)
 class PoseWorld:
     """A world whose latent, [4 tokens, 7], is the pose itself."""
 
-    ac = SimpleNamespace(spec=SimpleNamespace(action_dim=7, state_dim=7))
+    ac = SimpleNamespace(spec=AcPredictorSpec(7, 8, 1, 1))
 
-    def rollout(self, latents: Tensor, states: Tensor, actions: Tensor) -> Tensor:
+    def rollout(self, latents: Tensor, states: Tensor, actions: Tensor, *, past: FrameCache | None = None) -> Tensor:
         poses = [states[:, 0]]
         for action in actions.unbind(1):
             poses.append(pose_compose(poses[-1], action))
@@ -67,11 +70,11 @@ def test_gripper_is_planned_or_held():
 def test_energy_of_many_samples_equals_energy_of_each():
     """Samples go through the predictor in parts; the parts must not show."""
     controller = Controller(PoseWorld(), CEM)  # type: ignore[arg-type]
-    actions = expand_actions(torch.randn(300, 2, 4, generator=generator_for(2)) * 0.05)
+    actions = torch.randn(300, 2, 7, generator=generator_for(2)) * 0.05
     goal, state = latent(moved(0.1, 0, 0, 0, 0, 0, 0)), torch.tensor(STATE)
     together = controller.energy(latent(STATE), state, goal, actions)
     alone = torch.cat([controller.energy(latent(STATE), state, goal, actions[i : i + 1]) for i in (0, 127, 128, 299)])
-    assert torch.equal(together[[0, 127, 128, 299]], alone)
+    torch.testing.assert_close(together[[0, 127, 128, 299]], alone, rtol=0, atol=1e-7)
 
 
 def test_generators_are_functions_of_their_key():
@@ -84,7 +87,7 @@ def test_world_model_energy_is_the_distance_of_its_own_rollout(tiny_world_model)
     """Through the real predictor: the energy equals the mean distance computed by hand from `rollout`."""
     world = load_world_model(tiny_world_model())
     latents = world.encode(np.stack([OBS, GOAL]))
-    actions = expand_actions(torch.randn(3, 2, 4, generator=generator_for(0)) * 0.05)
+    actions = torch.randn(3, 2, 7, generator=generator_for(0)) * 0.05
     energies = Controller(world, CEM).energy(latents[0], torch.tensor(STATE), latents[1], actions)
     by_hand = world.rollout(latents[:1].expand(3, 4, -1).unsqueeze(1), torch.tensor(STATE).expand(3, 1, 7), actions)
     assert torch.allclose(energies, (by_hand[:, -1] - latents[1]).abs().mean((1, 2)), atol=1e-6)
@@ -151,9 +154,9 @@ OWN = StateSpace("own", ("lift", "tilt", "idle"), ("m", "rad", "m"), (False, Tru
 class OwnWorld:
     """A world whose latent, [2 tokens, 3], is the state itself: a lift, a tilt and a number that never changes."""
 
-    ac = SimpleNamespace(spec=SimpleNamespace(action_dim=3, state_dim=3))
+    ac = SimpleNamespace(spec=AcPredictorSpec(3, 8, 1, 1, action_dim=3, state_dim=3))
 
-    def rollout(self, latents: Tensor, states: Tensor, actions: Tensor) -> Tensor:
+    def rollout(self, latents: Tensor, states: Tensor, actions: Tensor, *, past: FrameCache | None = None) -> Tensor:
         reached = (states + actions.cumsum(1)).unsqueeze(2)
         return reached.expand(-1, -1, latents.shape[2], -1)
 

@@ -14,6 +14,7 @@ from vjepa2cli.artifacts.reports import read_report
 from vjepa2cli.artifacts.statistics import share
 from vjepa2cli.data.video import probe_video, read_image
 from vjepa2cli.errors import DependencyError, PlanningError
+from vjepa2cli.models.ac_predictor import AcPredictorSpec, FrameCache
 from vjepa2cli.planning.closed_loop import PlannerPolicy, play
 from vjepa2cli.planning.controller import Controller
 from vjepa2cli.planning.evaluation import ROBOT, evaluate, verdict
@@ -55,13 +56,13 @@ class PointEnvironment:
 class PointWorld:
     """Reads the frames of a PointEnvironment, and knows that actions add up."""
 
-    ac = SimpleNamespace(spec=SimpleNamespace(action_dim=7, state_dim=7))
+    ac = SimpleNamespace(spec=AcPredictorSpec(7, 8, 1, 1))
 
     def encode(self, frames: NDArray[np.uint8]) -> Tensor:
         digits = torch.from_numpy(frames[:, 0].astype(np.float32))  # [T, 3 axes, 3]
         return ((digits[..., 0] * 256 + digits[..., 1] - 5e3) * 1e-4).unsqueeze(1)  # [T, 1, 3]
 
-    def rollout(self, latents: Tensor, states: Tensor, actions: Tensor) -> Tensor:
+    def rollout(self, latents: Tensor, states: Tensor, actions: Tensor, *, past: FrameCache | None = None) -> Tensor:
         return latents + actions.cumsum(1)[..., :3].unsqueeze(2)
 
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from vjepa2cli.cli import console, features, inspection, launch, steps, weights
+from vjepa2cli.cli import console, features, inspection, launch, planning, steps, weights
 from vjepa2cli.errors import StoppedError, Vjepa2Error, WeightsError
 from vjepa2cli.files import is_disk_full
 from vjepa2cli.launching import num_cores
@@ -31,12 +31,11 @@ for step in (
     steps.ingest,
     steps.pretrain,
     features.encode,
-    features.surprise,
     steps.precompute,
     steps.posttrain,
     steps.probe,
     steps.validate,
-    steps.plan,
+    planning.plan,
     steps.evaluate,
     steps.report,
 ):

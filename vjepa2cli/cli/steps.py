@@ -9,7 +9,7 @@ import typer
 
 from vjepa2cli.cli import console
 from vjepa2cli.cli.sources import at_hand
-from vjepa2cli.errors import DependencyError, InputError, StaleArtifactError
+from vjepa2cli.errors import DependencyError, StaleArtifactError
 from vjepa2cli.ranks import is_leader
 
 if TYPE_CHECKING:
@@ -147,7 +147,6 @@ def pretrain(
             metavar="SOURCE", help="Begin with a run directory's newest checkpoint, or with a model: a folder, file or name."
         ),
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Threads that read and augment the next batch meanwhile.")] = 1,
     device: Device = "auto",
     replace: Replace = False,
     as_json: Json = False,
@@ -160,15 +159,7 @@ def pretrain(
 
     with console.step_output(run_dir) as progress:
         path = _start_or_replace(
-            lambda: run(
-                store,
-                run_dir,
-                config=settings,
-                init_from=init_from,
-                threads=workers,
-                device=find_device(device),
-                progress=progress,
-            ),
+            lambda: run(store, run_dir, config=settings, init_from=init_from, device=find_device(device), progress=progress),
             run_dir,
             replace=replace,
         )
@@ -264,44 +255,6 @@ def validate(
     with console.step_output(out) as progress:
         path = run(latents, out, model=at_hand(model, progress), config=settings, device=find_device(device), progress=progress)
     _emit_report(path, as_json=as_json)
-
-
-def plan(
-    obs: Annotated[Path, typer.Option(help="What the camera sees now: an image.")],
-    goal: Annotated[Path, typer.Option(help="What it should see: an image.")],
-    model: AcModel = "results/posttrain/trained",
-    state: Annotated[
-        str | None,
-        typer.Option(metavar="X,Y,Z,RX,RY,RZ,G", help="State now: metres, radians, gripper 0 open; or your robot's own."),
-    ] = None,
-    out: Annotated[Path, typer.Option(help="The plan, with energies per iteration.")] = Path("plan.json"),
-    config: Annotated[str, config_option("plan")] = "tiny-plan",
-    overrides: Overrides = None,
-    device: Device = "auto",
-    as_json: Json = False,
-) -> None:
-    """Find the actions that lead from an observation to a goal image."""
-    from vjepa2cli.settings import PlanConfig
-
-    settings, pose = load_config(config, PlanConfig, overrides), _numbers(state)
-    from vjepa2cli.planning.controller import plan as run
-
-    with console.step_output(out) as progress:
-        result = run(obs, goal, model=at_hand(model, progress), state=pose, config=settings, out=out, device=find_device(device))
-    lines = [" ".join(f"{value:+.4f}" for value in action) for action in result.actions.tolist()]
-    console.emit(result.to_tree() | {"out": str(out)}, "\n".join(lines), as_json=as_json)
-
-
-def _numbers(state: str | None) -> list[float] | None:
-    if state is None:
-        return None
-    try:
-        return [float(word) for word in state.split(",")]
-    except ValueError:
-        raise InputError(
-            f"--state {state!r}: write numbers with commas between: x,y,z (metres), rx,ry,rz (radians), gripper, "
-            "or those of your robot"
-        ) from None
 
 
 def evaluate(

@@ -78,11 +78,13 @@ class FrameCache:
         self.blocks = [KeyValues() for _ in range(depth)]
         self.num_frames = 0
 
-    def branch(self) -> "FrameCache":
-        """A cache that goes on from here by itself; what was computed so far is shared."""
+    def branch(self, *, grows: bool = True) -> "FrameCache":
+        """A cache that goes on from here by itself, or does not grow at all; what was computed so far is shared."""
         other = FrameCache(0)
         other.blocks = [copy.copy(block) for block in self.blocks]
         other.num_frames = self.num_frames
+        for block in other.blocks:
+            block.grows = grows
         return other
 
 

@@ -69,20 +69,28 @@ def rotate(x: Tensor, rotary: Rotary) -> Tensor:
 
 
 class KeyValues:
-    """The keys and values that one block has computed for earlier tokens, [B, heads, N, head_dim] each."""
+    """The keys and values that one block has computed for earlier tokens, [B, heads, N, head_dim] each.
+
+    `grows` until it is told that no tokens will follow the next ones, whose keys and values need not be kept then.
+    """
 
     def __init__(self) -> None:
         self._keys: Tensor | None = None
         self._values: Tensor | None = None
+        self.grows = True
 
     def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Append those of new tokens and return all of them, oldest first; a single row so far is that of every new row."""
+        first = self._keys is None
         if self._keys is not None and self._values is not None:
             keys, values = (
                 torch.cat((old.expand(len(new), -1, -1, -1), new), dim=2)
                 for old, new in ((self._keys, keys), (self._values, values))
             )
-        self._keys, self._values = keys, values
+        if self.grows:
+            # What comes out of a block are views of its whole qkv map, which they would keep from being freed.
+            own = first and not torch.is_grad_enabled()
+            self._keys, self._values = (keys.clone(), values.clone()) if own else (keys, values)
         return keys, values
 
 

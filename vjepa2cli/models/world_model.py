@@ -68,6 +68,8 @@ def rollout(
     frames, start = latents, 0
     while len(predictions) < horizon:
         stop = start + frames.shape[1]
+        if len(predictions) == horizon - 1:
+            cache = cache.branch(grows=False)
         view = None if extrinsics is None else extrinsics[:, start:stop]
         predicted = ac(frames, actions[:, start:stop], states[:, start:stop], view, cache=cache)[:, -1:]
         frames, start = normalise_latents(predicted) if ac.spec.layer_norm else predicted, stop

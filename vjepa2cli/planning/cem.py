@@ -126,7 +126,7 @@ class _Search:
         self.std = std
         self._colouring = colouring(len(mean), config.noise_colour).to(mean) if config.noise_colour and len(mean) > 1 else None
         self._best, self._best_cost = self.mean, torch.full((), torch.inf, device=mean.device)
-        self._energies: list[Tensor] = []
+        self._energies: list[Energies] = []
         self._scored = 0
         self.cut_short = self.agreed = False
 
@@ -158,7 +158,7 @@ class _Search:
         elites = samples[best.indices]
         better = best.values[0] < self._best_cost
         self._best, self._best_cost = torch.where(better, elites[0], self._best), torch.minimum(best.values[0], self._best_cost)
-        self._energies.append(torch.stack([best.values[0], best.values.mean(), costs[finite].mean()]))
+        self._energies.append(Energies(*torch.stack([best.values[0], best.values.mean(), costs[finite].mean()]).tolist()))
         if usable < config.elites:
             return
         if len(self._energies) == 1 and config.uninformative_level is not None:
@@ -185,7 +185,7 @@ class _Search:
             actions=torch.where(actions.abs() < self._dead_zone, torch.zeros_like(actions), actions),
             mean=self.mean,
             std=self.std,
-            energies=tuple(Energies(*row) for row in (torch.stack(self._energies).tolist() if self._energies else [])),
+            energies=tuple(self._energies),
             best=best,
             scored=self._scored,
             cut_short=self.cut_short,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vjepa2cli.data.video import resize, write_image, write_video
 from vjepa2cli.models.world_model import WorldModel
+from vjepa2cli.planning.cem import CemResult
 from vjepa2cli.planning.controller import Controller, generator_for
 from vjepa2cli.simulation.environment import Environment, Observation
 from vjepa2cli.simulation.tasks import Reach, ReachEpisode
@@ -40,7 +41,8 @@ class PlannerPolicy:
     """The policy under test: it plans anew at every observation and hands out the first action.
 
     `energies` is mean |latent - goal| at each observation, `expected_energies` what the model expects after the action, `latents`
-    and `states` are what it saw, `seconds` what each action took, encoding included. `key` seeds the sampling.
+    and `states` are what it saw, `seconds` what each action took, encoding included, `before` the newest plan. `key` seeds the
+    sampling.
     """
 
     world: WorldModel
@@ -52,15 +54,18 @@ class PlannerPolicy:
     latents: list[Tensor] = field(default_factory=list)
     states: list[Tensor] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    before: CemResult | None = None
 
     def __call__(self, observation: Observation) -> Numbers:
         """The action [7] for an observation."""
         started = time.perf_counter()
         latent, state = self.look(observation)
+        past = self.controller.past(torch.stack(self.latents), torch.stack(self.states))
         generator = generator_for(*self.key, len(self.expected_energies))
-        planned = self.controller.plan_latent(latent, state, self.goal, generator=generator)
+        planned = self.controller.plan_latent(latent, state, self.goal, generator=generator, past=past, before=self.before)
+        self.before = planned
         self.seconds.append(time.perf_counter() - started)
-        expected = self.controller.predict(latent, state, planned.actions[None])[0, 0]
+        expected = self.controller.predict(latent, state, planned.actions[None], past=past)[0, 0]
         self.expected_energies.append(_distance(expected, self.goal))
         action: Numbers = planned.actions[0].cpu().numpy().astype(np.float64)
         return action

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from vjepa2cli.settings.planning import CemConfig, EnergyMapConfig, PlanConfig
 from vjepa2cli.settings.pretraining import (
     ClipConfig,
     ContextLossConfig,
@@ -29,6 +30,7 @@ __all__ = [
     "EmaConfig",
     "EncodeConfig",
     "EncoderConfig",
+    "EnergyMapConfig",
     "EvaluateConfig",
     "GroupConfig",
     "HealthConfig",
@@ -48,7 +50,6 @@ __all__ = [
     "ScheduleConfig",
     "Section",
     "StepConfig",
-    "SurpriseConfig",
     "TrainingConfig",
     "ValidateConfig",
 ]
@@ -118,19 +119,6 @@ class EncodeConfig(StepConfig):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
 
-class SurpriseConfig(StepConfig):
-    """Prediction error over time. Frames: None is the encoder's own or 16, half of these, and one tubelet."""
-
-    step: Literal["surprise"] = "surprise"
-    num_frames: Annotated[int, Field(ge=2)] | None = None
-    context_frames: Count | None = None
-    stride: Count | None = None
-    fps: Annotated[float, Field(gt=0)] | None = 4.0
-    crop: Side | tuple[Side, Side] | None = None
-    batch_windows: Count = 8
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-
-
 class PrecomputeConfig(StepConfig):
     """Frame-causal latents of robot recordings."""
 
@@ -171,30 +159,6 @@ class PosttrainConfig(TrainingConfig):
     change_weight: Annotated[float, Field(ge=0)] = 0.0
 
 
-class CemConfig(Section):
-    """The cross-entropy method. Source: notebooks/utils/mpc_utils.py of facebookresearch/vjepa2, arXiv:2506.09985 section 4.
-
-    `max_translation` (metres), `initial_std` and what concerns the gripper are for an end effector. A robot with numbers of its
-    own is searched within `max_change` times the change that its recordings usually make in one step.
-    """
-
-    samples: Annotated[int, Field(ge=2)] = 400
-    iterations: Count = 10
-    elites: Annotated[int, Field(ge=2)] = 10
-    horizon: Count = 1
-    max_translation: Positive = 0.075
-    max_change: Positive = 1.0
-    initial_std: Annotated[float, Field(gt=0)] | None = None
-    mean_smoothing: Fraction = 0.15
-    std_smoothing: Fraction = 0.15
-    gripper_mean_smoothing: Fraction = 0.15
-    gripper_std_smoothing: Fraction = 0.15
-    gripper_bound: Annotated[float, Field(ge=0)] = 0.75
-    gripper_dead_zone: Annotated[float, Field(ge=0)] = 0.25
-    plan_gripper: bool = True
-    precision: Literal["fp32", "bf16"] = "fp32"
-
-
 class ValidateConfig(StepConfig):
     """A verdict on a world model from held-out recordings."""
 
@@ -224,15 +188,7 @@ class ProbeConfig(TrainingConfig):
     feature_batch: Count = 16
 
 
-# --- plan, evaluate, report ------------------------------------------------------------------------------------------
-
-
-class PlanConfig(StepConfig):
-    """One plan from an observation to a goal image."""
-
-    step: Literal["plan"] = "plan"
-    seed: Seed = 0
-    cem: CemConfig = CemConfig()
+# --- evaluate, report ------------------------------------------------------------------------------------------------
 
 
 class EvaluateConfig(StepConfig):
@@ -266,7 +222,6 @@ STEPS: dict[str, type[StepConfig]] = {
         IngestConfig,
         PretrainConfig,
         EncodeConfig,
-        SurpriseConfig,
         PrecomputeConfig,
         PosttrainConfig,
         ValidateConfig,

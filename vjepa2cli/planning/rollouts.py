@@ -1,0 +1,111 @@
+"""Rollouts of many candidates from one moment: in parts that fit memory, and no further than a deadline allows."""
+
+import copy
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from vjepa2cli.models.ac_predictor import AcPredictorSpec, FrameCache
+from vjepa2cli.models.inference import prepare_for_inference
+from vjepa2cli.models.world_model import WorldModel, read_past
+from vjepa2cli.planning.clock import Deadline, Pace
+from vjepa2cli.settings import CemConfig
+
+_GIB = 1 << 30
+_CPU_CACHE = 1 << 21
+"""Bytes of one layer's activations that a core of a CPU keeps at hand: more rows at once are slower there, not faster."""
+_UNDER_A_DEADLINE = 64
+"""Rows at once on a device that could take more, so that the clock is looked at often."""
+
+
+class Rollouts:
+    """The predictor of a world model, ready to be asked about many action sequences at a time."""
+
+    def __init__(self, world: WorldModel, config: CemConfig) -> None:
+        self._world, self._config = world, config
+        if config.precision == "bf16":
+            # The other users of the world model keep its weights as they are.
+            self._world = copy.copy(world)
+            self._world.ac = prepare_for_inference(copy.deepcopy(world.ac), device=world.device, precision="bf16")
+        self.pace = Pace()
+
+    def past(self, latents: Tensor, states: Tensor, actions: Tensor) -> FrameCache | None:
+        """Read the frames before the current one, [T, H*W, D], with the states [T, S] and actions [T, A] that go with them."""
+        with torch.inference_mode():
+            rows = (part.to(latents).unsqueeze(0) for part in (latents, states, actions))
+            return read_past(self._world.ac, *rows)
+
+    def predict(self, latent: Tensor, state: Tensor, actions: Tensor, *, past: FrameCache | None = None) -> Tensor:
+        """Predicted latents [S, H, H*W, D], float32, of action sequences [S, H, A] that start at one latent and state."""
+        rows = self.rows(latent, actions.shape[1])
+        return torch.cat([self._roll(latent, state, part, past) for part in torch.split(actions, rows)])
+
+    def energy(
+        self,
+        latent: Tensor,
+        state: Tensor,
+        goal: Tensor,
+        actions: Tensor,
+        *,
+        past: FrameCache | None = None,
+        deadline: Deadline | None = None,
+    ) -> Tensor:
+        """Mean |z_H - goal| [S] of action sequences [S, H, A]; infinite for those that a `deadline` leaves no time for."""
+        energies = torch.full((len(actions),), torch.inf, device=latent.device)
+        for part in self._parts(latent, actions, deadline):
+            last = self._roll(latent, state, actions[part], past)[:, -1]
+            energies[part] = (last - goal.float()).abs().mean((1, 2))
+        return energies
+
+    def rows(self, latent: Tensor, horizon: int, *, timed: bool = False) -> int:
+        """How many candidates are predicted at once."""
+        rows = rows_at_once(self._world.ac.spec, len(latent), horizon, config=self._config, device=latent.device)
+        return min(rows, _UNDER_A_DEADLINE) if timed else rows
+
+    def _parts(self, latent: Tensor, actions: Tensor, deadline: Deadline | None) -> Iterator[slice]:
+        """Successive parts of the candidates, each timed, until one might end after the deadline."""
+        rows = self.rows(latent, actions.shape[1], timed=deadline is not None)
+        for start in range(0, len(actions), rows):
+            if deadline is not None and deadline.left < self.pace.seconds:
+                return
+            began = time.perf_counter()
+            yield slice(start, start + rows)
+            if deadline is not None:
+                if latent.is_cuda:
+                    torch.cuda.synchronize(latent.device)
+                self.pace.add(time.perf_counter() - began)
+
+    def _roll(self, latent: Tensor, state: Tensor, actions: Tensor, past: FrameCache | None) -> Tensor:
+        rows = len(actions)
+        with torch.inference_mode():
+            predicted = self._world.rollout(
+                latent.expand(rows, 1, *latent.shape), state.to(latent).expand(rows, 1, -1), actions.to(latent), past=past
+            )
+        return predicted.float()
+
+
+def rows_at_once(spec: AcPredictorSpec, num_patches: int, horizon: int, *, config: CemConfig, device: torch.device) -> int:
+    """How many candidates of `horizon` steps fit the memory that `config` allows, and on a CPU its cache; at least one."""
+    tokens = num_patches + 2 + int(spec.use_extrinsics)
+    width = 2 if config.precision == "bf16" else 4
+    hidden = spec.embed_dim * spec.mlp_ratio
+    frames = horizon + config.context_frames - 1
+    # Keys and values of the frames before the last one in every block, and of all of them in the block at work; those of a
+    # past are shared until a candidate's own frame is added to them.
+    kept = 2 * (spec.depth * (frames - 1 if horizon > 1 else 0) + frames) * tokens * spec.embed_dim * width
+    # The widest moment of a block: the hidden layer before and after its nonlinearity, or queries, keys and values twice.
+    at_work = tokens * (max(2 * hidden, 6 * spec.embed_dim) * width + 4 * (4 * spec.embed_dim + 3 * spec.latent_dim))
+    predicted = 2 * horizon * num_patches * spec.latent_dim * 4
+    allowed = config.max_memory_gib * _GIB if config.max_memory_gib is not None else _default_memory(device)
+    rows = allowed / (kept + at_work + predicted)
+    if device.type == "cpu":
+        rows = min(rows, _CPU_CACHE / (tokens * hidden * width))
+    return max(1, int(rows))
+
+
+def _default_memory(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory / 2
+    return float(_GIB)
