@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from vjepa2cli.errors import ConfigError
 from vjepa2cli.files import digest_json, write_text
 from vjepa2cli.settings import STEPS, StepConfig
+from vjepa2cli.settings.robot import RobotConfig, Unit
 
 _Config = TypeVar("_Config", bound=StepConfig)
 
@@ -121,6 +122,49 @@ def value_of(config: StepConfig, key: str) -> Any:
         except (KeyError, IndexError, TypeError, ValueError):
             raise ConfigError(f"{key}: this {config.step} config has no such key") from None
     return value
+
+
+def robot_names() -> list[str]:
+    """Names of the shipped descriptions of robots, sorted."""
+    folder = resources.files("vjepa2cli") / "presets" / "robots"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir())
+
+
+def robot_text(name: str) -> str:
+    """A shipped description of a robot as it is written, with its comments, to begin one of your own with."""
+    return (resources.files("vjepa2cli") / "presets" / "robots" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def load_robot(source: str | Path) -> RobotConfig:
+    """Load a description of a robot, by a shipped name or from a YAML file.
+
+    Raises ConfigError for an unknown name, key or value; for a number without a unit it gives the line to add.
+    """
+    path, names = Path(source), robot_names()
+    if str(source) in names:
+        text = robot_text(str(source))
+    elif path.is_file():
+        text = _read(path)
+    else:
+        raise ConfigError(f"--robot {str(source)!r}: neither a file nor a shipped robot;{_suggestion(str(source), names)}")
+    tree = _parse(text, where=str(source))
+    try:
+        return RobotConfig.model_validate_json(json.dumps(tree), strict=True)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain_robot(fault, tree, str(source)) for fault in error.errors())) from None
+
+
+def _explain_robot(fault: Any, tree: Any, where: str) -> str:
+    if fault["type"] != "missing" or fault["loc"][-1] != "unit":
+        return _explain(fault, RobotConfig, where)
+    group = tree
+    for part in fault["loc"][:-1]:
+        group = group[part]
+    name = ".".join(str(part) for part in fault["loc"][:-1])
+    return (
+        f"{where}: {name}: has no unit; add 'unit: rad' to {group.get('names', 'it')}, or whichever of "
+        f"{', '.join(get_args(Unit))} it is"
+    )
 
 
 def about(preset: str) -> dict[str, Any]:

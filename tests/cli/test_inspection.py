@@ -39,6 +39,12 @@ def test_config_show_is_a_config_that_checks_and_shows_the_same(vjepa2: Command,
     assert vjepa2("config", "show", tmp_path / "again.yaml").stdout == shown
 
 
+def test_shown_robot_is_a_description_to_begin_with(vjepa2: Command, tmp_path: Path) -> None:
+    assert "droid, g1" in vjepa2("config", "list").stdout
+    (tmp_path / "mine.yaml").write_text(vjepa2("config", "show", "droid").stdout)
+    assert config.load_robot(tmp_path / "mine.yaml") == config.load_robot("droid")
+
+
 def test_config_resolve_leaves_an_unchanged_file_alone(vjepa2: Command, tmp_path: Path) -> None:
     out = tmp_path / "ingest.yaml"
     assert vjepa2("config", "resolve", "tiny-ingest", "--out", out).returncode == 0

@@ -19,7 +19,7 @@ def list_presets(
     step: Annotated[str | None, typer.Option(help="Only the presets of this step.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the presets, by step."""
+    """List the presets, by step, and the robots that `vjepa2 ingest --robot` knows."""
     from vjepa2cli import config
     from vjepa2cli.errors import ConfigError
     from vjepa2cli.settings import STEPS
@@ -28,14 +28,20 @@ def list_presets(
         raise ConfigError(f"--step: {step!r} is not one of {', '.join(STEPS)}")
     presets = {name: config.preset_names(name) for name in STEPS if step in (None, name)}
     rows = [(name, ", ".join(names) or "none") for name, names in presets.items()]
-    console.emit({"presets": presets}, console.table(("step", "presets"), rows), as_json=as_json)
+    robots = config.robot_names() if step is None else []
+    rows += [("ingest --robot", ", ".join(robots))] if robots else []
+    console.emit({"presets": presets, "robots": robots}, console.table(("step", "presets"), rows), as_json=as_json)
 
 
 @config_app.command()
 def show(source: Source, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Print a configuration with every default written out."""
+    """Print a configuration with every default written out, or a shipped robot, to begin your own with."""
     from vjepa2cli import config
 
+    if source in config.robot_names():
+        tree = config.load_robot(source).model_dump(mode="json")
+        console.emit(tree, config.robot_text(source).rstrip("\n"), as_json=as_json)
+        return
     resolved = config.load_any(source, overrides=overrides or ())
     console.emit(config.to_tree(resolved), config.dump(resolved), as_json=as_json)
 
