@@ -38,6 +38,7 @@ PARTS = [
     ["ingest"],
     ["pretrain"],
     ["encode"],
+    ["surprise"],
     ["precompute"],
     ["posttrain"],
     ["probe"],

@@ -1,10 +1,14 @@
 """Batches are functions of (seed, step), whatever is cached and however many processes share them."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
 from vjepa2cli.data.batches import ClipBatches, ClipSource, FrameCache, WindowBatches, clip_indices, stride_of
+from vjepa2cli.data.prefetch import Prefetcher
 from vjepa2cli.errors import InputError
 from vjepa2cli.settings import ClipConfig
 
@@ -77,6 +81,31 @@ def test_a_cache_forgets_the_oldest_and_stays_within_its_bytes() -> None:
     for key in (1, 2, 1, 3, 1, 2):
         assert int(get(key)[0]) == key
     assert reads == [1, 2, 3, 2]
+
+
+def test_what_is_made_ahead_is_what_would_be_made_when_asked_for_even_if_a_run_goes_back() -> None:
+    def plan(step: int, rows: range) -> tuple[torch.Tensor, list[Callable[[], None]]]:
+        batches = _batches()
+        clips = batches.empty(len(rows))
+        return clips, [partial(batches.fill, clip, step, row) for clip, row in zip(clips, rows, strict=True)]
+
+    asked = [(1, range(3)), (1, range(3, 6)), (2, range(3)), (2, range(3, 6)), (3, range(3)), (2, range(3)), (9, range(3))]
+    ahead, plain = Prefetcher(plan, threads=2), Prefetcher(plan, threads=0)
+    for step, rows in asked:
+        assert torch.equal(ahead.get(step, rows), plain.get(step, rows))
+        assert torch.equal(plain.get(step, rows), _batches().batch(step, rows=rows))
+    ahead.close()
+
+
+def test_a_fault_of_a_thread_is_told_by_who_waits_for_it() -> None:
+    def unreadable() -> None:
+        raise InputError("this clip cannot be read")
+
+    ahead = Prefetcher(lambda step, rows: (None, [unreadable] if step == 2 else []), threads=1)
+    ahead.get(1, range(2))
+    with pytest.raises(InputError, match="cannot be read"):
+        ahead.get(2, range(2))
+    ahead.close()
 
 
 class _Latents:

@@ -115,6 +115,12 @@ def test_activations_are_what_a_forward_pass_keeps(tree: dict[str, Any], checkpo
     assert costs.activation_bytes(1) - recomputed == pytest.approx(kept, rel=0.15)
 
 
+def test_activations_are_those_of_the_rows_that_a_process_holds_at_once() -> None:
+    whole = _costs(SMALL, batch_size=8)
+    assert whole.activation_bytes(4) == pytest.approx(whole.activation_bytes(1) / 4)
+    assert _costs(SMALL, batch_size=8, micro_batch_size=1).activation_bytes(4) == pytest.approx(whole.activation_bytes(8))
+
+
 def test_tokens_are_those_of_every_kind_of_clip() -> None:
     costs = _costs(SMALL_V21)
     assert costs.tokens_per_step == 2 * 4 * 36 + 4 * 36

@@ -164,7 +164,7 @@ def test_similarity_is_the_cosine_to_the_chosen_token() -> None:
 
 def placed(frame_size: tuple[int, int], crop: int | tuple[int, int], point: Point) -> Patch:
     shape = (crop, crop) if isinstance(crop, int) else crop
-    encoded = Encoded("v", list, np.array([0.25, 0.75]), lambda: iter(()), 4.0, still=False, crop=crop)
+    encoded = Encoded("v", np.array([0.25, 0.75]), lambda: iter(()), 4.0, still=False, crop=crop, tokens=list)
     return locate(point, encoded, grid=(shape[0] // 16, shape[1] // 16), frame_size=frame_size)
 
 

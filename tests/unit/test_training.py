@@ -257,6 +257,15 @@ def test_another_network_than_the_config_describes_is_refused(noise_store: Path,
     assert not (tmp_path / "second").exists()
 
 
+def test_threads_that_make_batches_change_no_byte(mixed_store: Path, tmp_path: Path) -> None:
+    config = _pretrain_config(**V21 | {"steps": 4}, batch_size=4, micro_batch_size=2)
+    for threads in (0, 3):
+        pretrain(mixed_store, tmp_path / str(threads), config=config, device="cpu", threads=threads)
+    assert _model_bytes(tmp_path / "0") == _model_bytes(tmp_path / "3")
+    rows = [json.loads(line) for line in (tmp_path / "3" / "metrics.jsonl").read_text().splitlines()]
+    assert all(0 <= row["waited"] <= row["seconds"] for row in rows if "seconds" in row)
+
+
 def test_zero_steps_publish_the_untrained_encoder(noise_store: Path, tmp_path: Path) -> None:
     pretrain(noise_store, tmp_path / "none", config=_pretrain_config(steps=0), device="cpu")
     about = json.loads((tmp_path / "none" / "model" / "config.json").read_text())["vjepa2cli"]

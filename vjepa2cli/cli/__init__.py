@@ -31,6 +31,7 @@ for step in (
     steps.ingest,
     steps.pretrain,
     features.encode,
+    features.surprise,
     steps.precompute,
     steps.posttrain,
     steps.probe,

@@ -1,4 +1,4 @@
-"""What an encoder sees, as commands: features and pictures of them."""
+"""What an encoder sees and its predictor foretells, as commands: features, pictures of them, and surprise."""
 
 from math import isfinite
 from pathlib import Path
@@ -107,3 +107,38 @@ def _point(text: str) -> list[float]:
             f"--similarity {text!r}: write x,y in pixels of the video, or x,y,t with t in seconds, such as 120,80,1.5"
         )
     return numbers
+
+
+def surprise(
+    video: Annotated[Path, typer.Argument(metavar="VIDEO", help="A video.")],
+    model: Encoder = "results/pretrain",
+    out: Annotated[Path | None, typer.Option(help="The numbers, .json; VIDEO.surprise.json if left out.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="The plot, .png or .svg; VIDEO.surprise.png if left out.")] = None,
+    map_out: Annotated[
+        Path | None, typer.Option("--map", help="Also draw the error of every patch beside the frames, .mp4.")
+    ] = None,
+    config: Annotated[str, config_option("surprise")] = "tiny-surprise",
+    overrides: Overrides = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Foretell a video from its past, and show over time how far that was off."""
+    from vjepa2cli.settings import SurpriseConfig
+
+    settings = load_config(config, SurpriseConfig, overrides)
+    from vjepa2cli.artifacts.reports import read_report
+    from vjepa2cli.encoding.surprise import measure_surprise
+    from vjepa2cli.reporting.surprise import check_plot, draw_surprise
+
+    out, plot = out or Path(f"{video.stem}.surprise.json"), plot or Path(f"{video.stem}.surprise.png")
+    check_plot(plot)
+    where = find_device(device)
+    with console.step_output(out) as progress:
+        source = at_hand(model, progress)
+        measure_surprise(video, model=source, out=out, map_out=map_out, config=settings, device=where, progress=progress)
+        draw_surprise(out, plot)
+    found = read_report(out)
+    written = [str(path) for path in (out, plot, map_out) if path is not None]
+    peak, mean, copied = found["peak"], found["mean"], found["mean_unchanged"]
+    said = f"most surprising at {peak['time']:.2f} s: {peak['surprise']:.3f}; mean {mean:.3f}; last time step copied {copied:.3f}"
+    console.emit(found | {"written": written}, "\n".join([*written, said]), as_json=as_json)

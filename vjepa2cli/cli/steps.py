@@ -147,6 +147,7 @@ def pretrain(
             metavar="SOURCE", help="Begin with a run directory's newest checkpoint, or with a model: a folder, file or name."
         ),
     ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Threads that read and augment the next batch meanwhile.")] = 1,
     device: Device = "auto",
     replace: Replace = False,
     as_json: Json = False,
@@ -159,7 +160,15 @@ def pretrain(
 
     with console.step_output(run_dir) as progress:
         path = _start_or_replace(
-            lambda: run(store, run_dir, config=settings, init_from=init_from, device=find_device(device), progress=progress),
+            lambda: run(
+                store,
+                run_dir,
+                config=settings,
+                init_from=init_from,
+                threads=workers,
+                device=find_device(device),
+                progress=progress,
+            ),
             run_dir,
             replace=replace,
         )

@@ -148,7 +148,15 @@ class ClipBatches:
 
     def batch(self, step: int, *, rows: range) -> Tensor:
         """Rows of the global batch of `step`: float32 [len(rows), 3, F, crop, crop], normalised."""
-        return torch.from_numpy(np.stack([self._clip(step, row) for row in rows]))
+        clips = self.empty(len(rows))
+        for clip, row in zip(clips, rows, strict=True):
+            self.fill(clip, step, row)
+        return clips
+
+    def empty(self, count: int, *, pinned: bool = False) -> Tensor:
+        """Room for clips; `pinned` memory goes to a GPU while others work."""
+        shape = self._shape
+        return torch.empty(count, 3, shape.num_frames, shape.crop, shape.crop, pin_memory=pinned)
 
     def ids(self, step: int, *, rows: range) -> tuple[str, ...]:
         """Where the rows of a batch are cut from: `video first:last:stride`, in stored frames; where it varies, the largest."""
@@ -161,15 +169,15 @@ class ClipBatches:
         source, start = self._sources[chosen], int(rng.integers(self._starts[chosen]))
         return _Cut(source, clip_indices(source, start, num_frames=self._shape.num_frames, fps=self._shape.fps)), rng
 
-    def _clip(self, step: int, row: int) -> npt.NDArray[np.float32]:
+    def fill(self, clip: Tensor, step: int, row: int) -> None:
+        """Write one row of the batch of `step` into `clip`; threads may fill several."""
         cut, rng = self._draw(step, row)
         indices = cut.indices
         if row < round(self._shape.static_fraction * self._batch_size):
             indices = np.repeat(indices[:: self._tubelet_size], self._tubelet_size)[: len(indices)]
-        frames = self._read(cut.source, indices)
-        return np.asarray(
+        clip.copy_(
             augment_clip(
-                frames,
+                self._read(cut.source, indices),
                 rng,
                 crop=self._shape.crop,
                 scale=self._shape.scale,

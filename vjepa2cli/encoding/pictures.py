@@ -18,16 +18,22 @@ _HEAT_OF_LEVEL = np.round([np.interp(np.linspace(0, 5, 256), range(6), channel) 
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """What a picture shows of one input: its tokens, the seconds of their time steps [T], its frames and how they are shown."""
+class View:
+    """How one input is shown: the seconds of its time steps [T], and its frames as they were encoded, `fps` a second."""
 
     name: str
-    tokens: TokenBlocks
     timestamps: NDArray[np.float64]
     frames: Callable[[], Iterator[TimedFrame]]
     fps: float
     still: bool
     crop: int | tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Encoded(View):
+    """One input with its tokens."""
+
+    tokens: TokenBlocks
 
 
 def draw_components(path: Path, encoded: Encoded, basis: Basis) -> None:
@@ -44,7 +50,7 @@ def draw_components(path: Path, encoded: Encoded, basis: Basis) -> None:
 
 def draw(
     path: Path,
-    encoded: Encoded,
+    view: View,
     maps: Callable[[int, tuple[int, int]], Pixels],
     *,
     mark: Callable[[Pixels, int], None] = lambda frame, step: None,
@@ -55,19 +61,19 @@ def draw(
     """
 
     def pictures() -> Iterator[Pixels]:
-        for time, pixels in encoded.frames():
-            frame = evaluation_crop(pixels[None], crop=encoded.crop)[0]
-            step = int(np.abs(encoded.timestamps - time).argmin())
+        for time, pixels in view.frames():
+            frame = evaluation_crop(pixels[None], crop=view.crop)[0]
+            step = int(np.abs(view.timestamps - time).argmin())
             factor = -(-_SMALLEST_HEIGHT // frame.shape[0])
             size = (frame.shape[0] * factor, frame.shape[1] * factor)
             frame = resize(frame, size).copy()
             mark(frame, step)
             yield np.concatenate([frame, maps(step, size)], axis=1)
 
-    if encoded.still:
+    if view.still:
         write_image(path, next(pictures()))
     else:
-        write_video(path, pictures(), fps=encoded.fps)
+        write_video(path, pictures(), fps=view.fps)
 
 
 def smooth(patches: Pixels, size: tuple[int, int]) -> Pixels:

@@ -97,9 +97,8 @@ def _shown(source: Source, run: "_Run") -> drawing.Encoded:
     tokens = partial(run.targets.blocks, source, run.recipe.names[-1])
     times = np.concatenate(list(run.targets.blocks(source, "timestamps")))
     fps = run.recipe.fps or source.fps()
-    return drawing.Encoded(
-        source.name, tokens, times, partial(source.open, fps=run.recipe.fps), fps, source.still, run.recipe.crop
-    )
+    frames = partial(source.open, fps=run.recipe.fps)
+    return drawing.Encoded(source.name, times, frames, fps, source.still, run.recipe.crop, tokens)
 
 
 class _Run:

@@ -50,6 +50,7 @@ __all__ = [
     "ScheduleConfig",
     "Section",
     "StepConfig",
+    "SurpriseConfig",
     "TrainingConfig",
     "ValidateConfig",
 ]
@@ -116,6 +117,19 @@ class EncodeConfig(StepConfig):
     fps: Annotated[float, Field(gt=0)] | None = None
     crop: Side | tuple[Side, Side] | None = None
     layers: tuple[int, ...] = ()
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+
+
+class SurpriseConfig(StepConfig):
+    """Prediction error over time. Frames: None is the encoder's own or 16, half of these, and one tubelet."""
+
+    step: Literal["surprise"] = "surprise"
+    num_frames: Annotated[int, Field(ge=2)] | None = None
+    context_frames: Count | None = None
+    stride: Count | None = None
+    fps: Annotated[float, Field(gt=0)] | None = 4.0
+    crop: Side | tuple[Side, Side] | None = None
+    batch_windows: Count = 8
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
 
@@ -222,6 +236,7 @@ STEPS: dict[str, type[StepConfig]] = {
         IngestConfig,
         PretrainConfig,
         EncodeConfig,
+        SurpriseConfig,
         PrecomputeConfig,
         PosttrainConfig,
         ValidateConfig,

@@ -195,9 +195,11 @@ class Costs:
         return 4 * trained + gradients + moments + copies + 4 * self.encoder_parameters
 
     def activation_bytes(self, processes: int) -> float:
-        """What the backward pass of one process's rows needs kept, all parts of a batch at once."""
+        """What the backward pass of one process's rows, or of as many as it holds at once, needs kept."""
+        rows = self.config.batch_size / processes
+        share = min(rows, self.config.micro_batch_size or rows) / self.config.batch_size
         kept = sum(group.clips * self._kept_bytes(group) for group in self.groups)
-        return (kept + max(group.clips * self._recomputed_bytes(group) for group in self.groups)) / processes
+        return (kept + max(group.clips * self._recomputed_bytes(group) for group in self.groups)) * share
 
     def _kept_bytes(self, group: GroupCost) -> float:
         bf16, encoder, predictor = self._is_bf16, self.config.encoder, self.config.predictor

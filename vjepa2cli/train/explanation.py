@@ -125,7 +125,7 @@ def cost_rows(costs: dict[str, Any]) -> list[tuple[str, str]]:
         ("operations", f"{_scaled(costs['flops_per_step'], 'FLOP')} a step, {_scaled(costs['flops'], 'FLOP')} in all"),
         ("time", f"{costs['gpu_hours']:.4g} GPU-hours at {costs['tflops']:g} TFLOP/s, {days}"),
         ("memory of a GPU", f"{_scaled(costs['state_bytes_per_gpu'], 'B')} weights, gradients, moments"),
-        ("", f"{_scaled(costs['activation_bytes_per_gpu'], 'B')} activations, its share of the batch at once"),
+        ("", f"{_scaled(costs['activation_bytes_per_gpu'], 'B')} activations of the rows that it holds at once"),
     ]
 
 

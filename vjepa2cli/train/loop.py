@@ -131,6 +131,7 @@ class _Training:
         rate = self._learning_rate(step)
         engine.set_learning_rate(rate / self._config.optimizer.lr)
         parts = [task.batch(step, rows=rows) for rows in engine.parts]
+        waited = time.monotonic() - began
         terms = parts[0].terms or task.module.terms
         counts = self._total_counts([task.module.counts(part.inputs) for part in parts])
         sums, reason = torch.zeros_like(counts), None
@@ -151,7 +152,8 @@ class _Training:
         with torch.no_grad():
             task.after_step(step)
         if logged:
-            self._log(step, named_means(sums, counts, terms), rate=rate, norms=norms, seconds=time.monotonic() - began)
+            seconds = {"seconds": round(time.monotonic() - began, 4), "waited": round(waited, 4)}
+            self._log(step, named_means(sums, counts, terms) | {"lr": rate}, norms=norms, seconds=seconds)
         return None
 
     def _learning_rate(self, step: int) -> float:
@@ -168,9 +170,9 @@ class _Training:
         self._asked_to_stop = self._asked_to_stop or bool(total[-1] > 0)
         return total[:-1]
 
-    def _log(self, step: int, means: dict[str, float], *, rate: float, norms: dict[str, float], seconds: float) -> None:
+    def _log(self, step: int, means: dict[str, float], *, norms: dict[str, float], seconds: dict[str, float]) -> None:
         shown = {"gradient_norm" if name == "total" else f"gradient_norm_{name}": norm for name, norm in norms.items()}
-        self._run.log({"step": step, **means, "lr": rate, **shown, "seconds": round(seconds, 4)})
+        self._run.log({"step": step, **means, **shown, **seconds})
         self._progress.advance((step - 1) % self._config.log_every + 1, fields={"loss": means["loss"]})
 
     def _look(self, step: int) -> _Fault | None:

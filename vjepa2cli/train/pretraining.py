@@ -3,14 +3,11 @@
 Source: Assran et al. 2025 (arXiv:2506.09985), section 2; app/vjepa/train.py of facebookresearch/vjepa2.
 """
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from vjepa2cli import config as configs
@@ -18,19 +15,18 @@ from vjepa2cli.artifacts.model_dir import save_model
 from vjepa2cli.artifacts.provenance import provenance
 from vjepa2cli.artifacts.reports import write_report
 from vjepa2cli.artifacts.video_store import VideoStore
-from vjepa2cli.data.batches import ClipBatches, ClipSource, Pixels, ReadFrames, fixed_clips, mix_seed
-from vjepa2cli.data.mask_batches import MaskBatches
-from vjepa2cli.data.masking import MaskIds
-from vjepa2cli.errors import ConfigError, InputError
+from vjepa2cli.data.batches import fixed_clips
+from vjepa2cli.errors import ConfigError
 from vjepa2cli.models.weights import state_digest, to_folder
 from vjepa2cli.progress import SILENT, Progress
 from vjepa2cli.settings import PretrainConfig
+from vjepa2cli.train.clip_groups import ClipGroups, find_sources, masks_on, reader
 from vjepa2cli.train.engine import Engine, autocast
 from vjepa2cli.train.health import feature_figures
 from vjepa2cli.train.initial import Initial, continue_run, give_weights
 from vjepa2cli.train.loop import decay_groups, fit
 from vjepa2cli.train.losses import Batch
-from vjepa2cli.train.networks import build_encoder, build_predictor, clip_grid
+from vjepa2cli.train.networks import build_encoder, build_predictor
 from vjepa2cli.train.objective import MaskedClips, PretrainModule, family_losses, loss_terms
 from vjepa2cli.train.process_group import ProcessGroup, choose_device
 from vjepa2cli.train.run_directory import RunDirectory
@@ -44,8 +40,8 @@ _EVALUATION_STEP = 2**40
 class PretrainTask:
     """The pretraining Task of the one training loop."""
 
-    def __init__(self, store: VideoStore, config: PretrainConfig, *, device: torch.device) -> None:
-        """Raises InputError where the store holds nothing of a kind that the config asks for."""
+    def __init__(self, store: VideoStore, config: PretrainConfig, *, device: torch.device, threads: int = 0) -> None:
+        """`threads` make batches ahead. Raises InputError where the store holds nothing of a kind that the config asks for."""
         self._config, self._device, self._steps_before = config, device, 0
         generator = torch.Generator().manual_seed(config.seed)
         encoder, predictor = build_encoder(config, generator=generator), build_predictor(config, generator=generator)
@@ -53,20 +49,9 @@ class PretrainTask:
         self.module = PretrainModule(
             encoder, predictor, losses=self._losses, by_distance=config.context_loss.by_distance, precision=config.precision
         ).to(device)
-
-        def read(source: ClipSource, indices: npt.NDArray[np.int64]) -> Pixels:
-            return store.frames_at(source.key, indices)
-
-        self._groups = []
-        for index, group in enumerate(config.groups):
-            found = _sources(store, "train", group.clip.media)
-            if not found:
-                key = "clip" if index == 0 else f"beside.{index - 1}.clip"
-                kind = "video" if group.clip.media == "any" else group.clip.media
-                raise InputError(f"{store.path}: holds no {kind} to train on; ingest some, or change {key}.media")
-            self._groups.append(_Group.of(config, index, found, read))
-        held_out = _sources(store, "val", config.clip.media) or _sources(store, "train", config.clip.media)
-        self._evaluation = fixed_clips(held_out, read, shape=config.clip, count=_EVALUATION_CLIPS)
+        self._clips = ClipGroups(store, config, device=device, threads=threads)
+        held_out = find_sources(store, "val", config.clip.media) or find_sources(store, "train", config.clip.media)
+        self._evaluation = fixed_clips(held_out, reader(store), shape=config.clip, count=_EVALUATION_CLIPS)
 
     def begin_from(self, source: str) -> Initial:
         """Begin with the weights of a model, or with what went into the newest checkpoint of a run, which is still to be loaded.
@@ -91,10 +76,13 @@ class PretrainTask:
     def batch(self, step: int, *, rows: range) -> Batch:
         """Clips of every kind and their masks; drawn for the whole batch, so the number of processes changes nothing."""
         step += self._steps_before
-        parts = [part for group in self._groups for part in group.masked_clips(step, rows, self._device)]
-        ids = tuple(name for group in self._groups for name in group.ids(step, rows))
         share = context_loss_share(step, self._config.context_loss)
-        return Batch(parts, ids, loss_terms(family_losses(self._config, context_share=share)))
+        terms = loss_terms(family_losses(self._config, context_share=share))
+        return Batch(self._clips.parts(step, rows), self._clips.ids(step, rows), terms)
+
+    def close(self) -> None:
+        """End the threads that make batches."""
+        self._clips.close()
 
     def after_step(self, step: int) -> None:
         """Update the target encoder."""
@@ -104,12 +92,12 @@ class PretrainTask:
     def evaluate(self, step: int) -> dict[str, float]:
         """Loss under fixed masks, and what tells of collapse, on fixed held-out clips; `step` plays no part."""
         losses, teacher, student = [], [], []
-        masks = replace(self._groups[0].masks, batch_size=_EVALUATION_BATCH, rows_per_draw=None)
+        masks = replace(self._clips.first_masks, batch_size=_EVALUATION_BATCH, rows_per_draw=None)
         for start in range(0, len(self._evaluation), _EVALUATION_BATCH):
             part = self._evaluation[start : start + _EVALUATION_BATCH]
             clips = part.to(self._device)
             ((_, families),) = masks.draws(_EVALUATION_STEP, rows=range(len(part)))
-            losses.append(self.module.mean_loss([MaskedClips(clips, _on(families, self._device))]) * len(part))
+            losses.append(self.module.mean_loss([MaskedClips(clips, masks_on(families, self._device))]) * len(part))
             with autocast(self._config.precision, self._device):
                 teacher.append(self.module.target_features(clips))
                 student.append(self.module.student_features(clips))
@@ -118,103 +106,28 @@ class PretrainTask:
         return {"loss": sum(losses) / len(self._evaluation) / share} | figures
 
 
-@dataclass(frozen=True)
-class _Group:
-    """Clips of one kind and their masks, as functions of the step."""
-
-    index: int
-    clips: ClipBatches
-    masks: MaskBatches
-    batch_size: int
-
-    @classmethod
-    def of(cls, config: PretrainConfig, index: int, sources: list[ClipSource], read: ReadFrames) -> Self:
-        """The kind of clip at `index` in a config; `sources` are its videos or images."""
-        group, spec = config.groups[index], config.encoder
-        clips = ClipBatches(
-            sources,
-            read,
-            shape=group.clip,
-            tubelet_size=spec.tubelet_size,
-            batch_size=group.batch_size,
-            seed=mix_seed(config.seed, index) if index else config.seed,
-        )
-        masks = MaskBatches(
-            clip_grid(config, index),
-            group.masks,
-            batch_size=group.batch_size,
-            seed=config.seed,
-            group=index,
-            kept=config.masking.kept,
-            rows_per_draw=group.rows_per_draw,
-            correlated=config.released_quirks.correlated_masks,
-        )
-        return cls(index, clips, masks, config.batch_size)
-
-    def masked_clips(self, step: int, rows: range, device: torch.device) -> list[MaskedClips]:
-        """What goes with these rows of the batch, a part for each draw of masks."""
-        own = self._own(rows)
-        clips = self.clips.batch(step, rows=own).to(device)
-        return [
-            MaskedClips(clips[touched.start - own.start : touched.stop - own.start], _on(families, device), self.index)
-            for touched, families in self.masks.draws(step, rows=own)
-        ]
-
-    def ids(self, step: int, rows: range) -> tuple[str, ...]:
-        """Where the clips are cut from."""
-        return self.clips.ids(step, rows=self._own(rows))
-
-    def _own(self, rows: range) -> range:
-        """The rows of this kind that go with rows of the first kind: the same share of its batch."""
-        size = self.masks.batch_size
-        if rows.start * size % self.batch_size or rows.stop * size % self.batch_size:
-            raise ConfigError(
-                f"beside.{self.index - 1}.batch_size: {size} cannot be shared out like batch_size: {self.batch_size}, of which "
-                f"{len(rows)} are taken at a time; choose a multiple of {self.batch_size // math.gcd(self.batch_size, len(rows))}"
-            )
-        return range(rows.start * size // self.batch_size, rows.stop * size // self.batch_size)
-
-
-def _on(families: Sequence[MaskIds], device: torch.device) -> list[MaskIds]:
-    return [MaskIds(ids.context_ids.to(device), ids.target_ids.to(device)) for ids in families]
-
-
-def _sources(store: VideoStore, split: str, media: str) -> list[ClipSource]:
-    """The videos of a split, the images (videos of one frame), or both."""
-    wanted = {"any": (True, False), "image": (True,), "video": (False,)}[media]
-    return [
-        ClipSource(
-            entry.key,
-            entry.num_frames,
-            entry.fps,
-            weight=entry.weight,
-            timestamps=store.timestamps(entry.key) if entry.variable_rate else None,
-        )
-        for entry in store.entries
-        if entry.split == split and (entry.num_frames == 1) in wanted
-    ]
-
-
 def pretrain(
     store: Path,
     run_dir: Path,
     *,
     config: PretrainConfig,
     init_from: str | None = None,
+    threads: int = 1,
     device: str = "auto",
     progress: Progress = SILENT,
 ) -> Path:
     """Pretrain an encoder on a video store and return the run's report; a killed run goes on where its last checkpoint is.
 
     A new run begins with fresh weights, or from `init_from`: a run directory, with its optimizer's state, or a model (see
-    `models.weights`). Raises ArtifactError for an incomplete store, ConfigError for a run directory of another config and for a
-    source that does not fit, TrainingError for a loss that is not finite.
+    `models.weights`). `threads` read and augment the next batch meanwhile; they change nothing in it. Raises ArtifactError for an
+    incomplete store, ConfigError for a run directory of another config and for a source that does not fit, TrainingError for a
+    loss that is not finite.
     """
     if config.continues and init_from is None:
         raise ConfigError("continues: true: this config goes on with a trained model; name it by --init-from")
     group = ProcessGroup(choose_device(device))
     videos = group.together(lambda: VideoStore.open(store))
-    task = group.together(lambda: PretrainTask(videos, config, device=group.device))
+    task = group.together(lambda: PretrainTask(videos, config, device=group.device, threads=threads))
     initial = None if init_from is None else group.together(lambda: task.begin_from(init_from))
     inputs = {"videos": videos.digest} | ({} if initial is None else {"initial": initial.digest})
     origin = provenance("pretrain", config, inputs=inputs, seed=config.seed)
@@ -230,7 +143,8 @@ def pretrain(
         engine = Engine(task.module, task.param_groups(), config=config, group=group)
         if initial is not None and initial.checkpoint is not None and group.on_leader(run.latest_step) is None:
             engine.load(initial.checkpoint)
-        seconds = fit(task, run, engine=engine, config=config, progress=progress, description="pretrain")
+        with closing(task):
+            seconds = fit(task, run, engine=engine, config=config, progress=progress, description="pretrain")
         group.on_leader(lambda: _publish(task.module, run, config=config, origin=origin, seconds=seconds))
     return run_dir / "report.json"
 

@@ -5,6 +5,7 @@ as long. Source: Zarr v3 sharding codec (ZEP 2) and crc32c codec.
 """
 
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -158,10 +159,11 @@ class _Shard:
 
 
 class FrameReader:
-    """Reads frames by number and keeps the shards it used last open; it may be pickled, and forked."""
+    """Reads frames by number and keeps the shards it used last open; it may be pickled, forked, and used by several threads."""
 
     def __init__(self, *, codec: Codec) -> None:
         self._codec = codec
+        self._lock = threading.Lock()
         self._shards: OrderedDict[tuple[Path, int], _Shard] = OrderedDict()
 
     def read(self, folder: Path, indices: Sequence[int], *, frame: tuple[int, int, int], shard_frames: int) -> Pixels:
@@ -177,15 +179,19 @@ class FrameReader:
 
     def _shard(self, folder: Path, number: int, shard_frames: int) -> _Shard:
         where = (folder, number)
-        if where not in self._shards:
-            self._shards[where] = _Shard(shard_path(folder, number), shard_frames)
-            if len(self._shards) > _OPEN_SHARDS:
-                self._shards.popitem(last=False)
-        self._shards.move_to_end(where)
-        return self._shards[where]
+        with self._lock:
+            if where not in self._shards:
+                self._shards[where] = _Shard(shard_path(folder, number), shard_frames)
+                if len(self._shards) > _OPEN_SHARDS:
+                    self._shards.popitem(last=False)  # closed once no thread reads it any more
+            self._shards.move_to_end(where)
+            return self._shards[where]
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_shards": OrderedDict()}
+        return {"_codec": self._codec}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(codec=state["_codec"])  # type: ignore[misc]
 
 
 def joined_checksums(checksums: Iterable[int]) -> bytes:
