@@ -102,8 +102,9 @@ def save(config: StepConfig, path: Path) -> None:
 
 
 def first_difference(old: StepConfig, new: StepConfig, *, allowed: Sequence[str] = ()) -> str | None:
-    """The first key in which two resolved configs differ, as `a.b: old -> new`, or None; `allowed` keys may differ."""
-    found = ((key, before, after) for key, before, after in differences(old, new) if key not in allowed)
+    """The first key in which two resolved configs differ, as `a.b: old -> new`, or None, but for `allowed` keys and sections."""
+    known = {*allowed}
+    found = ((key, before, after) for key, before, after in differences(old, new) if not {key, key.split(".")[0]} & known)
     return next((f"{key}: {before!r} -> {after!r}" for key, before, after in found), None)
 
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from vjepa2cli.data.transforms import augment_clip, frame_transform
-from vjepa2cli.errors import InputError
+from vjepa2cli.errors import ArtifactError, InputError
 
 Pixels = npt.NDArray[np.uint8]
+_MAX_SKIPPED = 100
 _CACHE_BYTES = 2 << 30
 
 
@@ -165,26 +166,44 @@ class ClipBatches:
     def _draw(self, step: int, row: int) -> tuple["_Cut", np.random.Generator]:
         """Where a row is cut from, and the generator that goes on to augment it."""
         rng = np.random.default_rng([self._seed, step, row])
+        return self._draw_from(rng), rng
+
+    def _draw_from(self, rng: np.random.Generator) -> "_Cut":
         chosen = int(self._cumulative.searchsorted(rng.random(), side="right"))
         source, start = self._sources[chosen], int(rng.integers(self._starts[chosen]))
-        return _Cut(source, clip_indices(source, start, num_frames=self._shape.num_frames, fps=self._shape.fps)), rng
+        return _Cut(source, clip_indices(source, start, num_frames=self._shape.num_frames, fps=self._shape.fps))
 
-    def fill(self, clip: Tensor, step: int, row: int) -> None:
-        """Write one row of the batch of `step` into `clip`; threads may fill several."""
+    def fill(self, clip: Tensor, step: int, row: int, *, skipped: list[str] | None = None) -> str:
+        """Write one row of the batch of `step` into `clip`, and return where it is cut from; threads may fill several.
+
+        Where frames cannot be read another clip is drawn and the reason added to `skipped`; without that, raises ArtifactError.
+        """
         cut, rng = self._draw(step, row)
+        frames = None
+        while frames is None:
+            try:
+                frames = self._frames(cut, row)
+            except ArtifactError as error:
+                if skipped is None or len(skipped) >= _MAX_SKIPPED:
+                    raise
+                skipped.append(str(error))
+                cut = self._draw_from(rng)
+        augmented = augment_clip(
+            frames,
+            rng,
+            crop=self._shape.crop,
+            scale=self._shape.scale,
+            aspect_ratio=self._shape.aspect_ratio,
+            flip=self._shape.horizontal_flip,
+        )
+        clip.copy_(augmented)
+        return cut.describe()
+
+    def _frames(self, cut: "_Cut", row: int) -> Pixels:
         indices = cut.indices
         if row < round(self._shape.static_fraction * self._batch_size):
             indices = np.repeat(indices[:: self._tubelet_size], self._tubelet_size)[: len(indices)]
-        clip.copy_(
-            augment_clip(
-                self._read(cut.source, indices),
-                rng,
-                crop=self._shape.crop,
-                scale=self._shape.scale,
-                aspect_ratio=self._shape.aspect_ratio,
-                flip=self._shape.horizontal_flip,
-            )
-        )
+        return self._read(cut.source, indices)
 
 
 @dataclass(frozen=True)

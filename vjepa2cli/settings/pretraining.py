@@ -1,6 +1,6 @@
 """What pretraining sets: the networks, the clips, the masks, and how the loss is made of them."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -116,7 +116,13 @@ class ReleasedQuirksConfig(Section):
 
 
 class PretrainConfig(TrainingConfig):
-    """V-JEPA 2 and 2.1 pretraining; a run that `continues` another is given that one by `--init-from`."""
+    """V-JEPA 2 and 2.1 pretraining; a run that `continues` another is given that one by `--init-from`.
+
+    `unreadable` says what follows where frames of the store cannot be read. `probe_windows` labelled windows of each split, where
+    there are any, tell at every evaluation how well a linear probe separates their classes.
+    """
+
+    CHANGEABLE: ClassVar[tuple[str, ...]] = (*TrainingConfig.CHANGEABLE, "unreadable")
 
     step: Literal["pretrain"] = "pretrain"
     continues: bool = False
@@ -131,6 +137,8 @@ class PretrainConfig(TrainingConfig):
     beside: tuple[GroupConfig, ...] = ()
     ema: EmaConfig = EmaConfig()
     context_loss: ContextLossConfig = ContextLossConfig()
+    unreadable: Literal["stop", "skip"] = "stop"
+    probe_windows: Annotated[int, Field(ge=0)] = 64
     released_quirks: ReleasedQuirksConfig = ReleasedQuirksConfig()
 
     @property

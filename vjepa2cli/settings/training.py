@@ -37,8 +37,8 @@ class HealthConfig(Section):
 
     on_fault: Literal["stop", "roll_back"] = "stop"
     spike_factor: Annotated[float, Field(gt=1)] = 3.0
-    min_rank_share: Fraction = 0.05
-    min_spread_share: Fraction = 0.05
+    min_rank_share: Fraction = 0.1
+    min_spread_share: Fraction = 0.1
     rate_factor: Annotated[float, Field(gt=0, le=1)] = 0.5
     max_rollbacks: Annotated[int, Field(ge=0)] = 3
 
@@ -46,8 +46,8 @@ class HealthConfig(Section):
 class TrainingConfig(StepConfig):
     """What every training step sets; `batch_size` is that of all processes, of which each holds `micro_batch_size` at once."""
 
-    CHANGEABLE: ClassVar[tuple[str, ...]] = ("micro_batch_size", "zero_stage", "offload_optimizer", "keep_checkpoints")
-    """How a machine does the work, not what is learnt: a resumed run may change these."""
+    CHANGEABLE: ClassVar[tuple[str, ...]] = ("micro_batch_size", "zero_stage", "offload_optimizer", "keep_checkpoints", "health")
+    """How a machine does the work and what follows a fault, not what is learnt: a resumed run may change these."""
 
     seed: Seed = 0
     steps: Annotated[int, Field(ge=0)] = 100

@@ -18,6 +18,7 @@ from vjepa2cli.data.masking import MaskIds
 from vjepa2cli.data.prefetch import Prefetcher
 from vjepa2cli.errors import ConfigError, InputError
 from vjepa2cli.settings import PretrainConfig
+from vjepa2cli.train.losses import Batch, Term
 from vjepa2cli.train.networks import clip_grid
 from vjepa2cli.train.objective import MaskedClips
 
@@ -70,12 +71,18 @@ class _Group:
 
 @dataclass(frozen=True)
 class _Made:
-    """Clips of one kind in the memory of the CPU, and draws of masks for them."""
+    """Clips of one kind in the memory of the CPU, draws of masks for them, where they are cut from, and what was skipped."""
 
     group: _Group
     rows: range
     clips: Tensor
     drawn: _Drawn
+    ids: dict[int, str]
+    skipped: list[str] | None
+
+    def fill(self, step: int, row: int) -> None:
+        """Make the clip of one row."""
+        self.ids[row] = self.group.clips.fill(self.clips[row - self.rows.start], step, row, skipped=self.skipped)
 
     def parts(self, device: torch.device) -> list[MaskedClips]:
         """A part for each draw of masks, on the device."""
@@ -91,7 +98,7 @@ class ClipGroups:
 
     def __init__(self, store: VideoStore, config: PretrainConfig, *, device: torch.device, threads: int) -> None:
         """Raises InputError where the store holds nothing of a kind that the config asks for."""
-        self._device = device
+        self._device, self._skips = device, config.unreadable == "skip"
         self._groups = []
         for index, group in enumerate(config.groups):
             found = find_sources(store, "train", group.clip.media)
@@ -107,13 +114,15 @@ class ClipGroups:
         """The masks of the first kind of clip."""
         return self._groups[0].masks
 
-    def parts(self, step: int, rows: range) -> list[MaskedClips]:
+    def batch(self, step: int, rows: range, *, terms: tuple[Term, ...]) -> Batch:
         """What goes with these rows of the first kind of clip, of every kind."""
-        return [part for made in self._ahead.get(step, rows) for part in made.parts(self._device)]
-
-    def ids(self, step: int, rows: range) -> tuple[str, ...]:
-        """Where the clips are cut from."""
-        return tuple(name for group in self._groups for name in group.clips.ids(step, rows=group.rows(rows)))
+        made = self._ahead.get(step, rows)
+        return Batch(
+            [part for kind in made for part in kind.parts(self._device)],
+            tuple(kind.ids[row] for kind in made for row in kind.rows),
+            terms,
+            tuple(reason for kind in made for reason in kind.skipped or ()),
+        )
 
     def _plan(self, step: int, rows: range) -> tuple[list[_Made], list[Callable[[], None]]]:
         pinned = self._device.type == "cuda"
@@ -122,9 +131,9 @@ class ClipGroups:
         for group in self._groups:
             own, drawn = group.rows(rows), _Drawn()
             clips = group.clips.empty(len(own), pinned=pinned)
-            made.append(_Made(group, own, clips, drawn))
+            made.append(_Made(group, own, clips, drawn, {}, [] if self._skips else None))
             tasks.append(partial(_draw, group.masks, step, own, drawn))
-            tasks += [partial(group.clips.fill, clip, step, row) for clip, row in zip(clips, own, strict=True)]
+            tasks += [partial(made[-1].fill, step, row) for row in own]
         return made, tasks
 
     def close(self) -> None:

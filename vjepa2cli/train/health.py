@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from vjepa2cli.settings import HealthConfig
 
 _HISTORY, _ENOUGH = 64, 16
-_RIDGE = 1.0
 
 
 def effective_rank(features: Tensor) -> float:
@@ -67,21 +66,6 @@ def feature_figures(teacher: Tensor, student: Tensor) -> dict[str, float]:
     }
 
 
-def online_probe(train: Tensor, train_labels: Tensor, held_out: Tensor, held_out_labels: Tensor) -> float:
-    """Accuracy on held-out features [M, D] of a ridge regression onto the classes of training features [M', D].
-
-    In closed form, so that it is a function of the features alone and leaves nothing to resume.
-    """
-    mean, std = train.double().mean(dim=0), train.double().std(dim=0).clamp_min(1e-6)
-    inputs, tested = ((side.double() - mean) / std for side in (train, held_out))
-    classes = int(torch.cat([train_labels, held_out_labels]).max()) + 1
-    targets = F.one_hot(train_labels, classes).double()
-    offset = targets.mean(dim=0)
-    kernel = inputs @ inputs.T / inputs.shape[1] + _RIDGE * torch.eye(len(inputs), dtype=torch.float64)
-    scores = tested @ inputs.T / inputs.shape[1] @ torch.linalg.solve(kernel, targets - offset) + offset
-    return float((scores.argmax(dim=1) == held_out_labels).double().mean())
-
-
 class Watch:
     """Remembers what healthy looked like, and says why a loss, a gradient or an evaluation does not."""
 
@@ -118,7 +102,8 @@ class Watch:
         self._first = self._first or dict(figures)
         for name, share in (("rank", self._config.min_rank_share), ("spread", self._config.min_spread_share)):
             if name in figures and not figures[name] >= share * self._first[name]:
+                now, before = figures[name], self._first[name]
                 return (
-                    f"the features have collapsed: their {name} is {figures[name]:.4g} and was {self._first[name]:.4g} at first"
+                    f"the features have collapsed: their {name} is {now:.4g}, below {share:g} of the {before:.4g} it was at first"
                 )
         return None

@@ -1,5 +1,6 @@
 """The one training loop: batch, loss, update, and what a resumed run needs to equal one that was never killed."""
 
+import logging
 import math
 import time
 from collections.abc import Iterable
@@ -9,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from vjepa2cli.errors import StoppedError, TrainingError
+from vjepa2cli.errors import StoppedError, TrainingError, Vjepa2Error
 from vjepa2cli.progress import Progress
 from vjepa2cli.settings import TrainingConfig
 from vjepa2cli.train.engine import Engine
@@ -18,6 +19,8 @@ from vjepa2cli.train.losses import Batch, LossModule, level, named_means, weight
 from vjepa2cli.train.run_directory import RunDirectory
 from vjepa2cli.train.schedules import learning_rate
 from vjepa2cli.train.signals import StopRequest
+
+_LOG = logging.getLogger(__name__)
 
 
 class Task(Protocol):
@@ -37,7 +40,7 @@ class Task(Protocol):
         """What follows the update, such as the EMA of the target encoder."""
 
     def evaluate(self, step: int) -> dict[str, float]:
-        """Figures on held-out data; the same on every process."""
+        """Figures on held-out data, which the leader alone is asked for."""
 
 
 def decay_groups(module: nn.Module, *, name: str, peak_lr: float, weight_decay: float) -> list[dict[str, Any]]:
@@ -130,10 +133,8 @@ class _Training:
             return None
         rate = self._learning_rate(step)
         engine.set_learning_rate(rate / self._config.optimizer.lr)
-        parts = [task.batch(step, rows=rows) for rows in engine.parts]
-        waited = time.monotonic() - began
-        terms = parts[0].terms or task.module.terms
-        counts = self._total_counts([task.module.counts(part.inputs) for part in parts])
+        parts, counts = self._next_batch(step)
+        waited, terms = time.monotonic() - began, parts[0].terms or task.module.terms
         sums, reason = torch.zeros_like(counts), None
         for part in parts:
             part_sums = engine.sums(part.inputs)
@@ -153,7 +154,7 @@ class _Training:
             task.after_step(step)
         if logged:
             seconds = {"seconds": round(time.monotonic() - began, 4), "waited": round(waited, 4)}
-            self._log(step, named_means(sums, counts, terms) | {"lr": rate}, norms=norms, seconds=seconds)
+            self._log(step, named_means(sums, counts, terms), rate=rate, norms=norms, seconds=seconds)
         return None
 
     def _learning_rate(self, step: int) -> float:
@@ -162,17 +163,42 @@ class _Training:
         rate = learning_rate(step, total=config.steps, peak=config.optimizer.lr, schedule=config.schedule)
         return rate * math.prod(float(rollback["rate_factor"]) for rollback in self._rollbacks if rollback["to"] < step)
 
-    def _total_counts(self, counts: list[Tensor]) -> Tensor:
-        """The terms' counts over all parts and processes; the same sum tells whether any process was asked to stop."""
-        asked = torch.tensor([float(self._request.name is not None)], dtype=torch.float64)
-        mine = torch.stack([count.double() for count in counts]).sum(dim=0)
-        total = self._group.total(torch.cat([mine, asked.to(mine.device)]))
-        self._asked_to_stop = self._asked_to_stop or bool(total[-1] > 0)
-        return total[:-1]
+    def _next_batch(self, step: int) -> tuple[list[Batch], Tensor]:
+        """The parts of a step's batch, and the terms' counts over all parts and processes.
 
-    def _log(self, step: int, means: dict[str, float], *, norms: dict[str, float], seconds: dict[str, float]) -> None:
+        The same sum tells whether any process was asked to stop, could not read its part, or left something out of it.
+        """
+        module, failure = self._task.module, None
+        parts: list[Batch] = []
+        mine = torch.zeros(len(module.terms), dtype=torch.float64)
+        try:
+            parts = [self._task.batch(step, rows=rows) for rows in self._engine.parts]
+            mine = torch.stack([module.counts(part.inputs).double() for part in parts]).sum(dim=0).cpu()
+        except (Vjepa2Error, OSError) as error:
+            failure = error
+        skipped = [reason for part in parts for reason in part.skipped]
+        flags = torch.tensor([self._request.name is not None, failure is not None, bool(skipped)], dtype=torch.float64)
+        total = self._group.total(torch.cat([mine, flags]))
+        asked, failed, left_out = (total[-3:] > 0).tolist()
+        self._asked_to_stop = self._asked_to_stop or asked
+        if failed:
+            self._group.require_none(failure)
+        if left_out:
+            self._tell_skipped(step, skipped)
+        return parts, total[:-3]
+
+    def _tell_skipped(self, step: int, mine: list[str]) -> None:
+        skipped = sorted(reason for reasons in self._group.gather(mine) for reason in reasons)
+        self._run.log({"step": step, "skipped": skipped})
+        if self._group.is_leader:
+            for reason in skipped:
+                _LOG.warning("step %d drew another clip: %s", step, reason)
+
+    def _log(
+        self, step: int, means: dict[str, float], *, rate: float, norms: dict[str, float], seconds: dict[str, float]
+    ) -> None:
         shown = {"gradient_norm" if name == "total" else f"gradient_norm_{name}": norm for name, norm in norms.items()}
-        self._run.log({"step": step, **means, **shown, **seconds})
+        self._run.log({"step": step, **means, "lr": rate, **shown, **seconds})
         self._progress.advance((step - 1) % self._config.log_every + 1, fields={"loss": means["loss"]})
 
     def _look(self, step: int) -> _Fault | None:
@@ -181,7 +207,7 @@ class _Training:
         due = self._is_due(step, self._config.evaluate_every)
         if not (due or (goes_back and self._is_due(step, self._config.checkpoint_every))):
             return None
-        figures = self._group.gather(self._task.evaluate(step))[0]
+        figures = self._group.on_leader(lambda: self._task.evaluate(step))
         self._run.log({"step": step, "eval": figures})
         reason = self._watch.fault_of_figures(figures)
         return _Fault(step, reason) if reason else None
@@ -203,19 +229,14 @@ class _Training:
         path = self._run.record_fault(fault.step, about)
         what = f"step {fault.step}: {fault.reason}; {'its batch is listed in' if batch else 'see'} {path}"
         kept = "the last checkpoint is untouched" if to is not None else "there is no checkpoint yet"
+        remedy = "lower optimizer.lr, lengthen schedule.warmup_steps or set precision: fp32" if batch else "raise ema.start"
         if health.on_fault == "stop" or to is None:
             raise self._group.agreed(
-                TrainingError(
-                    f"{what}; {kept}. Lower optimizer.lr, lengthen schedule.warmup_steps, set precision: fp32, or let "
-                    "health.on_fault: roll_back go on from the last checkpoint"
-                )
+                TrainingError(f"{what}; {kept}. With health.on_fault=roll_back it goes back and on by itself; or {remedy}")
             )
         if len(self._rollbacks) >= health.max_rollbacks:
-            raise self._group.agreed(
-                TrainingError(
-                    f"{what}; {kept}. health.max_rollbacks: {health.max_rollbacks} of them did not help; lower optimizer.lr"
-                )
-            )
+            tried = f"health.max_rollbacks: {health.max_rollbacks} of them did not help"
+            raise self._group.agreed(TrainingError(f"{what}; {kept}. {tried}; {remedy}"))
         rollback = {
             "from": fault.step,
             "to": to,

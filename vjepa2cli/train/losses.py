@@ -20,12 +20,13 @@ class Term:
 class Batch:
     """What a module takes, and what each of its rows was cut from, such as `video 3:19:2`.
 
-    `terms` are the module's with the weights of this step, where those change.
+    `terms` are the module's with the weights of this step, where those change; `skipped` says what could not be read.
     """
 
     inputs: Any
     ids: tuple[str, ...]
     terms: tuple[Term, ...] = ()
+    skipped: tuple[str, ...] = ()
 
 
 class LossModule(nn.Module):

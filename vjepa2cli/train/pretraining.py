@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from vjepa2cli import config as configs
 from vjepa2cli.artifacts.model_dir import save_model
@@ -28,6 +29,7 @@ from vjepa2cli.train.loop import decay_groups, fit
 from vjepa2cli.train.losses import Batch
 from vjepa2cli.train.networks import build_encoder, build_predictor
 from vjepa2cli.train.objective import MaskedClips, PretrainModule, family_losses, loss_terms
+from vjepa2cli.train.online_probe import OnlineProbe
 from vjepa2cli.train.process_group import ProcessGroup, choose_device
 from vjepa2cli.train.run_directory import RunDirectory
 from vjepa2cli.train.schedules import context_loss_share, ema_momentum
@@ -51,6 +53,7 @@ class PretrainTask:
         ).to(device)
         self._clips = ClipGroups(store, config, device=device, threads=threads)
         held_out = find_sources(store, "val", config.clip.media) or find_sources(store, "train", config.clip.media)
+        self._probe = OnlineProbe.of(store, windows=config.probe_windows, shape=config.clip)
         self._evaluation = fixed_clips(held_out, reader(store), shape=config.clip, count=_EVALUATION_CLIPS)
 
     def begin_from(self, source: str) -> Initial:
@@ -78,7 +81,7 @@ class PretrainTask:
         step += self._steps_before
         share = context_loss_share(step, self._config.context_loss)
         terms = loss_terms(family_losses(self._config, context_share=share))
-        return Batch(self._clips.parts(step, rows), self._clips.ids(step, rows), terms)
+        return self._clips.batch(step, rows, terms=terms)
 
     def close(self) -> None:
         """End the threads that make batches."""
@@ -98,12 +101,18 @@ class PretrainTask:
             clips = part.to(self._device)
             ((_, families),) = masks.draws(_EVALUATION_STEP, rows=range(len(part)))
             losses.append(self.module.mean_loss([MaskedClips(clips, masks_on(families, self._device))]) * len(part))
+            teacher.append(self._teacher_features(clips))
             with autocast(self._config.precision, self._device):
-                teacher.append(self.module.target_features(clips))
                 student.append(self.module.student_features(clips))
         share = sum(family.weight for family in self._losses[0])  # of the loss that clips of the first kind make up
         figures = feature_figures(torch.cat(teacher), torch.cat(student))
+        if self._probe is not None:
+            figures["probe_accuracy"] = self._probe.accuracy(self._teacher_features, device=self._device)
         return {"loss": sum(losses) / len(self._evaluation) / share} | figures
+
+    def _teacher_features(self, clips: Tensor) -> Tensor:
+        with autocast(self._config.precision, self._device):
+            return self.module.target_features(clips)
 
 
 def pretrain(
@@ -120,8 +129,8 @@ def pretrain(
 
     A new run begins with fresh weights, or from `init_from`: a run directory, with its optimizer's state, or a model (see
     `models.weights`). `threads` read and augment the next batch meanwhile; they change nothing in it. Raises ArtifactError for an
-    incomplete store, ConfigError for a run directory of another config and for a source that does not fit, TrainingError for a
-    loss that is not finite.
+    incomplete store, ConfigError for a run directory of another config and for a source that does not fit, TrainingError where
+    training cannot go on, StoppedError where a signal asked for the end and the state is saved.
     """
     if config.continues and init_from is None:
         raise ConfigError("continues: true: this config goes on with a trained model; name it by --init-from")
@@ -168,6 +177,7 @@ def _publish(
         "final": {"loss": final["loss"], "rank": final["rank"], "rank_initial": evaluations[0]["rank"], "std": final["std"]},
         "evaluations": evaluations,
         "rollbacks": run.rollbacks(),
+        "skipped_clips": run.num_skipped(),
         "config": configs.to_tree(config),
     }
     write_report(run.path / "report.json", "pretrain", body, provenance=origin, timing={"seconds": round(seconds, 1)})

@@ -80,13 +80,17 @@ class ProcessGroup:
     def together(self, act: Callable[[], _T]) -> _T:
         """Run `act` on every process; where one cannot, all of them end, and the first that failed tells why."""
         result, failure = _attempt(act)
-        self._require_none(self.gather(failure))
+        self.require_none(failure)
         return cast(_T, result)
+
+    def require_none(self, failure: Vjepa2Error | OSError | None) -> None:
+        """Raise on every process where any of them failed."""
+        self._raise_first(self.gather(failure))
 
     def on_leader(self, act: Callable[[], _T]) -> _T:
         """What `act` returns on the leader, for every process; where it cannot, all of them end."""
         result, failure = self.gather(_attempt(act) if self.is_leader else (None, None))[0]
-        self._require_none([failure])
+        self._raise_first([failure])
         return cast(_T, result)
 
     def agreed(self, error: Vjepa2Error) -> Vjepa2Error:
@@ -94,7 +98,7 @@ class ProcessGroup:
         error.told = not self.is_leader
         return error
 
-    def _require_none(self, failures: Sequence[Vjepa2Error | OSError | None]) -> None:
+    def _raise_first(self, failures: Sequence[Vjepa2Error | OSError | None]) -> None:
         for rank, failure in enumerate(failures):
             if failure is not None:
                 if rank == self.rank:

@@ -126,6 +126,10 @@ class RunDirectory:
         """All rollbacks so far, oldest first, as they were logged."""
         return [row["rollback"] for row in self._rows() if "rollback" in row]
 
+    def num_skipped(self) -> int:
+        """How many clips could not be read, of the steps that count."""
+        return sum(len(row["skipped"]) for row in self._rows() if "skipped" in row)
+
     def _rows(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self._metric_lines()]
 

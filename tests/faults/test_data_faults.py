@@ -1,0 +1,91 @@
+"""What befalls a store under a training: a shard that cannot be read, and one that is another store by now."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vjepa2cli.artifacts.reports import read_report
+from vjepa2cli.artifacts.video_store import VideoStore
+from vjepa2cli.config import validate
+from vjepa2cli.errors import ArtifactError, StaleArtifactError
+from vjepa2cli.settings import PretrainConfig
+from vjepa2cli.train.pretraining import pretrain
+
+PRETRAIN: dict[str, Any] = {
+    "step": "pretrain",
+    "steps": 12,
+    "batch_size": 2,
+    "precision": "fp32",
+    "checkpoint_every": 4,
+    "evaluate_every": 12,
+    "encoder": {"embed_dim": 24, "depth": 1, "num_heads": 2},
+    "predictor": {"embed_dim": 24, "depth": 1, "num_heads": 2},
+    "clip": {"num_frames": 4, "fps": None, "crop": 64},
+}
+
+
+def config(**changes: Any) -> PretrainConfig:
+    """The config above, changed."""
+    found = validate(PRETRAIN | changes, where="test")
+    assert isinstance(found, PretrainConfig)
+    return found
+
+
+@pytest.fixture
+def store(noise_store: Path, tmp_path: Path) -> Path:
+    """A store to be harmed."""
+    return Path(shutil.copytree(noise_store, tmp_path / "v.zarr"))
+
+
+def test_an_unreadable_shard_stops_the_run_by_name_or_is_told_and_skipped(store: Path, tmp_path: Path) -> None:
+    harmed = next(entry.key for entry in VideoStore.open(store).entries if entry.split == "train")
+    shard = store / "videos" / harmed / "frames" / "c" / "0" / "0" / "0" / "0"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 3] ^= 255
+    shard.write_bytes(bytes(content))
+    with pytest.raises(ArtifactError, match=f"{harmed}/frames cannot be read"):
+        pretrain(store, tmp_path / "run", config=config(clip=PRETRAIN["clip"] | {"num_frames": 10}), device="cpu")
+    told = config(clip=PRETRAIN["clip"] | {"num_frames": 10}, unreadable="skip")
+    report = read_report(pretrain(store, tmp_path / "run", config=told, device="cpu"))
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    skipped = [reason for row in rows for reason in row.get("skipped", ())]
+    assert report["skipped_clips"] == len(skipped) > 0
+    assert all(harmed in reason for reason in skipped)
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, 13))
+
+
+class AtStep:
+    """A Progress that does something after a step."""
+
+    def __init__(self, step: int, act: Any) -> None:
+        self._left, self._act = step, act
+
+    def start(self, description: str, *, total: int, done: int = 0) -> None: ...
+
+    def advance(self, count: int = 1, *, fields: dict[str, float] | None = None) -> None:
+        self._left -= count
+        if self._left == 0:
+            self._act()
+
+    def finish(self) -> None: ...
+
+
+def test_a_store_that_changed_under_the_run_is_refused_with_both_digests(store: Path, tmp_path: Path) -> None:
+    before = VideoStore.open(store).digest
+    root, now = store / "zarr.json", "0" * 64
+    whole = root.read_text()
+
+    def change() -> None:
+        root.write_text(whole.replace(before, now))
+
+    with pytest.raises(StaleArtifactError, match=f"data have changed under it: .*videos went from {before[:12]} -> {now[:12]}"):
+        pretrain(store, tmp_path / "run", config=config(), device="cpu", progress=AtStep(6, change))
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert [path.name for path in checkpoints.iterdir()] == ["step_00000004"]
+    with pytest.raises(StaleArtifactError, match="was started on other data"):
+        pretrain(store, tmp_path / "run", config=config(), device="cpu")
+    root.write_text(whole)
+    pretrain(store, tmp_path / "run", config=config(), device="cpu")
