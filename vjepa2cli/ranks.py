@@ -14,6 +14,11 @@ def is_leader() -> bool:
     return _number("RANK", _number("SLURM_PROCID", 0) if _started_by_srun() else 0) == 0
 
 
+def local_rank() -> int:
+    """The number of this process among those of its group on this machine."""
+    return _number("LOCAL_RANK", _number("SLURM_LOCALID", 0) if _started_by_srun() else 0)
+
+
 def name_ranks() -> bool:
     """Give a launched process the variables of a process group, which srun does not set; False where nobody launched one.
 

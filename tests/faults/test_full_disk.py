@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,3 +78,27 @@ def test_full_disk_is_one_line_and_the_same_command_goes_on(
         kind = {"pretrain": "pretrain", "posttrain": "posttrain/trained", "probe": "probe"}[step]
         undisturbed = json.loads((results / kind / "report.json").read_text())
         assert json.loads((folder / "run/report.json").read_text())["digest"] == undisturbed["digest"]
+
+
+def test_full_disk_at_a_checkpoint_of_two_processes_leaves_the_last_good_one(
+    noise_store: Path, disk: tuple[Path, Resize], tmp_path: Path, srun: Callable[..., AbstractContextManager[Any]]
+) -> None:
+    folder, resize = disk
+    resize("1200k")  # which holds one checkpoint, of some 840 KiB, and not two
+    size = {"embed_dim": 24, "depth": 1, "num_heads": 2}
+    tree: dict[str, Any] = {"step": "pretrain", "steps": 12, "batch_size": 2, "checkpoint_every": 4, "zero_stage": 2}
+    tree |= {"encoder": size, "predictor": size, "clip": {"num_frames": 4, "fps": None, "crop": 64}}
+    (tmp_path / "config.yaml").write_text(json.dumps(tree))
+    command = ["pretrain", noise_store, "--run-dir", folder / "run", "--config", tmp_path / "config.yaml", "--device", "cpu"]
+    with srun(*command) as tasks:
+        said = [task.communicate(timeout=120)[1] for task in tasks]
+        assert [task.returncode for task in tasks] == [1, 1], said
+    told = [line for text in said for line in text.splitlines() if line.startswith("error: ")]
+    assert len(told) == 1, said
+    assert "disk is full" in told[0]
+    assert [path.name for path in (folder / "run" / "checkpoints").iterdir()] == ["step_00000004"]
+    resize("20m")
+    with srun(*command) as tasks:
+        said = [task.communicate(timeout=120)[1] for task in tasks]
+        assert [task.returncode for task in tasks] == [0, 0], said
+    assert "4 of them done before" in said[0]

@@ -1,13 +1,11 @@
 """What a batch system does to a training: two tasks of srun are asked to stop, one is lost, one hangs, and the run ends well."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -28,27 +26,15 @@ BOUND = 60.0
 """Seconds within which whoever is left must have ended."""
 
 Tasks = Sequence[subprocess.Popen[str]]
+Srun = Callable[..., AbstractContextManager[Tasks]]
 
 
-@contextmanager
-def srun(store: Path, run_dir: Path, job: int) -> Iterator[Tasks]:
-    """Two tasks as srun starts them, with the variables that it sets; none outlives the test."""
-    config = run_dir.with_suffix(".json")  # JSON is YAML
-    config.write_text(json.dumps(CONFIG))
-    words = ["-m", "vjepa2cli", "pretrain", str(store), "--run-dir", str(run_dir), "--config", str(config), "--device", "cpu"]
-    tasks = []
-    for rank in ("0", "1"):
-        slurm = {"PROCID": rank, "LOCALID": rank, "STEP_NUM_TASKS": "2", "STEP_NODELIST": "localhost", "JOB_ID": str(job)}
-        environment = os.environ | {f"SLURM_{name}": value for name, value in slurm.items()}
-        environment |= {"OMP_NUM_THREADS": "1", "VJEPA2_GROUP_TIMEOUT": "10"}
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        tasks.append(subprocess.Popen([sys.executable, *words], env=environment, **pipes))  # type: ignore[call-overload]
-    try:
-        yield tasks
-    finally:
-        for task in tasks:
-            task.kill()
-            task.communicate()
+@pytest.fixture
+def command(noise_store: Path, tmp_path: Path) -> list[str]:
+    """The training, in `run` below the test's folder."""
+    (tmp_path / "config.yaml").write_text(json.dumps(CONFIG))  # JSON is YAML
+    words = ["pretrain", noise_store, "--run-dir", tmp_path / "run", "--config", tmp_path / "config.yaml", "--device", "cpu"]
+    return [str(word) for word in words]
 
 
 def steps(run_dir: Path) -> list[int]:
@@ -72,10 +58,10 @@ def checkpoints(run_dir: Path) -> list[int]:
     return sorted(int(path.name.removeprefix("step_")) for path in (run_dir / "checkpoints").iterdir())
 
 
-def test_a_run_survives_what_a_cluster_does_to_it(noise_store: Path, tmp_path: Path) -> None:
-    run_dir, job = tmp_path / "run", os.getpid()
+def test_a_run_survives_what_a_cluster_does_to_it(command: list[str], tmp_path: Path, srun: Srun) -> None:
+    run_dir = tmp_path / "run"
 
-    with srun(noise_store, run_dir, job) as tasks:
+    with srun(*command) as tasks:
         wait_for_step(run_dir, 12, tasks)
         tasks[1].send_signal(signal.SIGUSR1)  # to one of them alone
         ended = [task.communicate(timeout=BOUND) for task in tasks]
@@ -88,7 +74,7 @@ def test_a_run_survives_what_a_cluster_does_to_it(noise_store: Path, tmp_path: P
         ]
         assert not (run_dir / "report.json").exists()
 
-    with srun(noise_store, run_dir, job + 1) as tasks:
+    with srun(*command) as tasks:
         wait_for_step(run_dir, at + 12, tasks)
         tasks[1].kill()
         _, said = tasks[0].communicate(timeout=BOUND)
@@ -96,14 +82,14 @@ def test_a_run_survives_what_a_cluster_does_to_it(noise_store: Path, tmp_path: P
         assert [line for line in said.splitlines() if "error" in line or "Traceback" in line] == [said.splitlines()[-1]]
         assert "another process of this training has ended or does not answer" in said
 
-    with srun(noise_store, run_dir, job + 2) as tasks:
+    with srun(*command) as tasks:
         wait_for_step(run_dir, steps(run_dir)[-1] + 5, tasks)
         tasks[0].send_signal(signal.SIGSTOP)
         _, said = tasks[1].communicate(timeout=BOUND)
         assert tasks[1].returncode == 1
         assert "does not answer" in said.splitlines()[-1]
 
-    with srun(noise_store, run_dir, job + 3) as tasks:
+    with srun(*command) as tasks:
         results = [task.communicate(timeout=2 * BOUND) for task in tasks]
         assert [task.returncode for task in tasks] == [0, 0], results
         assert [out for out, _ in results] == [f"{run_dir}/report.json\n", ""]

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from vjepa2cli.errors import DependencyError, TrainingError, Vjepa2Error
-from vjepa2cli.ranks import name_ranks
+from vjepa2cli.ranks import local_rank, name_ranks
 
 _T = TypeVar("_T")
 _TIMEOUT, _SECONDS = "VJEPA2_GROUP_TIMEOUT", 600.0
@@ -28,8 +28,8 @@ def choose_device(name: str) -> torch.device:
         raise DependencyError(
             f"--device {name}: torch {torch.__version__} sees no CUDA device; use --device cpu, or install a CUDA build"
         )
-    if name == "cuda":
-        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    if name == "cuda":  # of those that this process sees, which may be its own alone
+        name = f"cuda:{local_rank() % torch.cuda.device_count()}"
     return torch.device(name)
 
 
@@ -136,6 +136,7 @@ def _join(device: torch.device) -> None:
     backend = "nccl" if device.type == "cuda" else "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)
+        os.environ["LOCAL_RANK"] = str(device.index)  # which DeepSpeed takes for the number of the device
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if not launched:
