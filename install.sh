@@ -32,5 +32,5 @@ fi
     exit 1
 }
 [[ -x $environment/bin/python ]] || "$python" -m venv "$environment"
-"$environment/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[sim,dev]"
+"$environment/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[sim,lerobot,dev]"
 echo "installed into $environment" >&2
