@@ -11,6 +11,9 @@ from vjepa2cli.cli.steps import AcModel, Device, Json, Overrides, config_option,
 from vjepa2cli.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vjepa2cli.planning.goals import Goal
     from vjepa2cli.planning.single_plan import Plan
 
 
@@ -36,6 +39,15 @@ def plan(
     proposals: Annotated[
         Path | None, typer.Option(help="Rank these action sequences instead of searching: .npz, .json or .csv.")
     ] = None,
+    energy_map: Annotated[
+        Path | None, typer.Option(help="Draw the energy around the plan over two axes: .png or .svg; see energy_map.* in --set.")
+    ] = None,
+    film_strip: Annotated[
+        Path | None,
+        typer.Option(help="Draw the nearest training frames to what the model imagines, .png; needs --latents and --store."),
+    ] = None,
+    latents: Annotated[Path | None, typer.Option(metavar="LATENTS.h5", help="Latents that the model was trained on.")] = None,
+    store: Annotated[Path | None, typer.Option(metavar="STORE.zarr", help="The videos that those latents were made of.")] = None,
     config: Annotated[str, config_option("plan")] = "tiny-plan",
     overrides: Overrides = None,
     device: Device = "auto",
@@ -45,23 +57,48 @@ def plan(
     from vjepa2cli.settings import PlanConfig
 
     settings, pose = load_config(config, PlanConfig, overrides), _numbers(state)
+    if (film_strip is None) != (latents is None) or (film_strip is None) != (store is None):
+        raise InputError("--film-strip, --latents and --store: go together; give all three, or none")
+    for path in (energy_map, film_strip):
+        if path is not None and path.suffix.lower() not in (".png", ".svg"):
+            raise InputError(f"{path}: pictures are written as .png or .svg; choose one by the name")
     from vjepa2cli.planning.goals import parse_goal
     from vjepa2cli.planning.single_plan import Extras
     from vjepa2cli.planning.single_plan import plan as run
 
     with console.step_output(out) as progress:
+        goals = [parse_goal(text) for text in goal]
         made = run(
             obs,
-            [parse_goal(text) for text in goal],
+            goals,
             model=at_hand(model, progress),
             state=pose,
             config=settings,
             out=out,
             device=find_device(device),
             budget_ms=budget_ms,
-            extras=Extras(proposals=proposals),
+            extras=Extras(energy_map=energy_map is not None, latents=latents, videos=store, proposals=proposals),
         )
-    console.emit(made.to_tree() | {"out": str(out)}, "\n".join(_lines(made)), as_json=as_json)
+        if energy_map is not None:
+            _draw_energy_map(out, energy_map)
+        if film_strip is not None and store is not None:
+            _draw_film_strip(out, store, film_strip, obs=obs, goals=goals)
+    drawn = [str(path) for path in (energy_map, film_strip) if path is not None]
+    console.emit(made.to_tree() | {"out": str(out), "drawn": drawn}, "\n".join([*_lines(made), *drawn]), as_json=as_json)
+
+
+def _draw_energy_map(plan_file: Path, picture: Path) -> None:
+    from vjepa2cli.reporting.plan_pictures import draw_energy_map
+
+    draw_energy_map(plan_file, picture)
+
+
+def _draw_film_strip(plan_file: Path, store: Path, picture: Path, *, obs: Path, goals: "Sequence[Goal]") -> None:
+    from vjepa2cli.planning.goals import read_frame
+    from vjepa2cli.reporting.plan_pictures import draw_film_strip
+
+    wanted = [read_frame(goal.image, "goal") for goal in goals]
+    draw_film_strip(plan_file, store, picture, observed=read_frame(obs, "obs"), goals=wanted)
 
 
 def _lines(made: "Plan") -> list[str]:

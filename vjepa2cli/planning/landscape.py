@@ -35,6 +35,7 @@ def energy_map(
     energies = controller.energy(latent, state, goal, tried).reshape(config.points, config.points)
     return {
         "axes": list(config.axes),
+        "units": [controller.space.units[place] for place in places],
         "values": [value.tolist() for value in values],
         "energies": energies.tolist(),
         "planned": [float(actions[0, place]) for place in places],

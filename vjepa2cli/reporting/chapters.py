@@ -52,6 +52,8 @@ def plans(sources: Sequence[Source]) -> str:
     """Single plans: how the search lowered the energy, and what the model expects of it."""
     drawings = []
     for index, source in enumerate(of_kind(sources, "plan")):
+        if not source.body["energies"]:  # proposals were ranked
+            continue
         body, iterations = source.body, range(1, len(source.body["energies"]) + 1)
         lines = [
             Line(label, iterations, [step[key] for step in body["energies"]], colour)
