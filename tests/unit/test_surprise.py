@@ -19,6 +19,7 @@ from vjepa2cli.data.transforms import preprocess
 from vjepa2cli.data.video import Clip, read_clip, write_image, write_video
 from vjepa2cli.encoding.surprise import Surprise, Windowing, check_windowing, compute_surprise, forecast_errors, measure_surprise
 from vjepa2cli.errors import ConfigError, InputError, VideoError, WeightsError
+from vjepa2cli.files import digest_file
 from vjepa2cli.models.encoder import Encoder, EncoderSpec
 from vjepa2cli.models.encoder_v21 import EncoderV21, EncoderV21Spec
 from vjepa2cli.models.key_mapping import to_folder, to_transformers
@@ -249,6 +250,8 @@ def test_report_holds_the_numbers_and_is_drawn_twice_the_same(video: Path, model
     assert np.allclose(report["surprise"][2:], found.predicted.mean((1, 2)), atol=1e-5)
     assert np.allclose(report["unchanged"][2:], found.unchanged.mean((1, 2)), atol=1e-5)
     assert report["surprise"][:2] == [None, None]
+    assert (report["source"], report["notes"]) == ("cut.mp4", [])
+    assert report["provenance"]["inputs"]["video"] == digest_file(video)
     assert np.allclose(report["timestamps"], found.timestamps, atol=1e-6)
     assert report["max"] == max(window["surprise"] for window in report["windows"])
     assert report["peak"]["surprise"] == max(report["surprise"][2:])
@@ -276,6 +279,10 @@ def test_what_cannot_be_foretold_is_refused_in_one_line(video: Path, model: Path
         measure_surprise(tmp_path / "one.png", model=model, out=out)
     with pytest.raises(VideoError, match="no such file"):
         measure_surprise(tmp_path / "absent.mp4", model=model, out=out)
+    with pytest.raises(VideoError, match="not a regular file"):
+        measure_surprise(tmp_path, model=model, out=out)
+    with pytest.raises(InputError, match=r"\.json; choose"):
+        measure_surprise(video, model=model, out=tmp_path / "out.txt")
     with pytest.raises(InputError, match=r"\.mp4; choose"):
         measure_surprise(video, model=model, out=out, map_out=tmp_path / "map.png")
     student, predictor = networks("2.1", levels=1)

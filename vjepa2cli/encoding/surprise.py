@@ -26,12 +26,13 @@ from torch import Tensor
 from vjepa2cli.artifacts.provenance import provenance
 from vjepa2cli.artifacts.reports import write_report
 from vjepa2cli.data.cropping import evaluation_crop
-from vjepa2cli.data.file_faults import IMAGE_SUFFIXES
+from vjepa2cli.data.file_faults import IMAGE_SUFFIXES, refuse_absent
 from vjepa2cli.data.transforms import normalise
 from vjepa2cli.data.video import iterate_frames, probe_video
 from vjepa2cli.encoding.pictures import View, draw, heat
 from vjepa2cli.encoding.sources import Pixels, TimedFrame
 from vjepa2cli.errors import ConfigError, InputError, WeightsError
+from vjepa2cli.files import digest_file
 from vjepa2cli.models.checkpoints import read_checkpoint
 from vjepa2cli.models.encoder import Encoder, EncoderSpec
 from vjepa2cli.models.encoder_v21 import EncoderV21
@@ -210,18 +211,24 @@ def measure_surprise(
     video = Path(video)
     if video.suffix.lower() in IMAGE_SUFFIXES:
         raise InputError(f"{video}: an image has no time; give a video")
-    if map_out is not None and map_out.suffix != ".mp4":
-        raise InputError(f"{map_out}: the map of a video is written as .mp4; choose that suffix")
+    for path, suffix, what in ((out, ".json", "numbers are"), (map_out, ".mp4", "the map of a video is")):
+        if path is not None and path.suffix != suffix:
+            raise InputError(f"{path}: {what} written as {suffix}; choose that suffix")
+    refuse_absent(video)
     fps = config.fps or probe_video(video).fps
     encoder, predictor = _networks(model)
     windowing, crop = check_windowing(config, encoder.spec)
-    origin = provenance("surprise", config, inputs={"encoder": encoder_digest(encoder), "predictor": state_digest(predictor)})
+    networks = {"encoder": encoder_digest(encoder), "predictor": state_digest(predictor)}
+    origin = provenance("surprise", config, inputs={"video": digest_file(video)} | networks)
     precision = native_precision(device) if config.precision == "auto" else config.precision
     for network in (encoder, predictor):
         prepare_for_inference(network, device=device, precision=precision)
 
+    notes: list[str] = []
+
     def frames() -> Iterator[TimedFrame]:
-        return ((time, pixels) for time, _, pixels in iterate_frames(video, fps=config.fps))
+        notes.clear()
+        return ((time, pixels) for time, _, pixels in iterate_frames(video, fps=config.fps, notes=notes))
 
     progress.start("surprise", total=1)
     found = compute_surprise(
@@ -238,7 +245,7 @@ def measure_surprise(
         _draw_map(map_out, found, View(video.name, found.timestamps, frames, fps, still=False, crop=crop))
     progress.advance()
     progress.finish()
-    body = {"source": video.name, "fps": fps, "crop": crop, "window": asdict(windowing)} | _body(found)
+    body = {"source": video.name, "fps": fps, "crop": crop, "window": asdict(windowing), "notes": notes} | _body(found)
     return write_report(out, "surprise", body, provenance=origin)
 
 
