@@ -25,6 +25,7 @@ NAME = "vjepa2-vitl-256"
 SPEC = EncoderSpec(24, 1, 2, crop=32, num_frames=4)
 REQUIRED = {
     "INPUT": "video.mp4",
+    "VIDEO": "video.mp4",
     "STORE.zarr": "store.zarr",
     "LATENTS.h5": "latents.h5",
     "--run-dir": "run",
