@@ -1,6 +1,7 @@
 """Training: resumed runs equal undisturbed ones, a run directory serves one job and one config, collapse and NaN are noticed."""
 
 import json
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from vjepa2cli.artifacts.reports import read_report
 from vjepa2cli.artifacts.video_store import VideoStore
 from vjepa2cli.config import validate
 from vjepa2cli.data.video import write_video
-from vjepa2cli.errors import ConfigError, InputError, TrainingError
+from vjepa2cli.errors import ConfigError, DependencyError, InputError, TrainingError
 from vjepa2cli.ingestion import ingest
 from vjepa2cli.models.encoder_v21 import EncoderV21
 from vjepa2cli.models.predictor_v21 import PredictorV21
@@ -362,3 +363,27 @@ def test_rank_counts_directions_and_ignores_what_every_sample_shares() -> None:
     collapsed = torch.randn(1, 9, 16, generator=generator).expand(40, -1, -1) + 1e-3 * torch.randn(40, 1, 1, generator=generator)
     assert effective_rank(collapsed.flatten(0, 1)) > 5
     assert content_rank(collapsed) == pytest.approx(1.0, abs=0.05)
+
+
+def test_tensorboard_shows_what_the_metrics_hold_also_after_a_resume(noise_latents: Path, tmp_path: Path) -> None:
+    config = _posttrain_config(tensorboard=True)
+    with pytest.raises(KeyboardInterrupt):
+        posttrain(noise_latents, tmp_path, config=config, device="cpu", progress=KilledAfter(3))
+    posttrain(noise_latents, tmp_path, config=config, device="cpu")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    losses = {row["step"]: row["loss"] for row in rows if "loss" in row}
+    assert {event.step: event.value for event in events.Scalars("train/loss")} == pytest.approx(losses)
+    assert [event.step for event in events.Scalars("eval/rollout")] == [0, 3, 6]
+
+
+def test_tensorboard_that_is_not_installed_is_named_before_anything_is_made(
+    noise_latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(DependencyError, match=r"vjepa2cli\[tensorboard\]"):
+        posttrain(noise_latents, tmp_path / "run", config=_posttrain_config(tensorboard=True), device="cpu")
+    assert not (tmp_path / "run").exists()

@@ -155,7 +155,7 @@ def world_models(sources: Sequence[Source]) -> str:
 
 
 def pretraining(sources: Sequence[Source]) -> str:
-    """Pretraining: loss, feature rank and spread over the steps."""
+    """Pretraining: loss, feature rank, spread and what a linear probe reads off them over the steps."""
     parts = []
     for index, source in enumerate(of_kind(sources, "pretrain")):
         evaluations, drawings = source.body["evaluations"], []
@@ -168,17 +168,24 @@ def pretraining(sources: Sequence[Source]) -> str:
             drawings.append(
                 page.figure(drawing, "Faint: every batch; batches: their mean; held out: fixed clips under fixed masks.")
             )
-        for key, label in (("rank", "rank of the features"), ("std", "spread of the features")):
+        for key, label in _HEALTH_LABELS.items():
             if any(key in row for row in evaluations):
                 drawing = curves(
                     [Line("held out", *_column(evaluations, key))], f"{key}{index}", x_label="step", y_label=label, floor=0
                 )
                 drawings.append(page.figure(drawing, _HEALTH[key]))
-        parts.append(page.paragraph(_unfinished(source), kind="lead") + page.figures(drawings))
+        told = [line for line in (_unfinished(source), *_rollbacks(source)) if line]
+        parts.append("".join(page.paragraph(line, kind="lead") for line in told) + page.figures(drawings))
     return page.section("pretraining", "Pretraining", *parts) if parts else ""
 
 
+_HEALTH_LABELS = {
+    "rank": "rank of the features",
+    "std": "spread of the features",
+    "probe_accuracy": "accuracy of a linear probe",
+}
 _HEALTH = {
+    "probe_accuracy": "A ridge regression onto the labels of the store, on windows held out: what the features hold of them.",
     "rank": "Effective rank of the target features' content. Near 1 it has collapsed: every clip looks the same.",
     "std": "Standard deviation over clips, mean over dimensions. It may hold while the rank collapses.",
 }
@@ -203,4 +210,12 @@ def _unfinished(source: Source) -> str:
     if source.ended:
         return ""
     done = max((row["step"] for row in source.metrics), default=0)
-    return f"{source.name} has not ended: {done} of {source.body['steps']} steps so far."
+    state = "is running" if source.running else "has not ended and is not running"
+    return f"{source.name} {state}: step {done} of {source.body['steps']}."
+
+
+def _rollbacks(source: Source) -> list[str]:
+    return [
+        f"{source.name} went back from step {found['from']} to {found['to']}: {found['reason']}."
+        for found in source.body.get("rollbacks", ())
+    ]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from vjepa2cli.settings import TrainingConfig
 
 RUN_KINDS = ("pretrain", "posttrain", "probe")
 ENCODERS = ("trained", "untrained", "pixels")
+_SECONDS_UNTIL_SILENT = 60.0
 
 _REQUIRED = {
     "pretrain": ("steps", "evaluations", "final.loss", "final.rank", "final.rank_initial", "final.std"),
@@ -38,7 +40,10 @@ _WRITTEN_BY = {
 
 @dataclass(frozen=True)
 class Source:
-    """One input of the page; `name` is its path as seen from the page, `ended` whether its step came to its end."""
+    """One input of the page; `name` is its path as seen from the page, `ended` whether its step came to its end.
+
+    `running` is whether somebody is at it.
+    """
 
     kind: str
     path: Path
@@ -46,6 +51,7 @@ class Source:
     body: Mapping[str, Any]
     metrics: tuple[Mapping[str, Any], ...] = ()
     ended: bool = True
+    running: bool = False
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -176,9 +182,17 @@ def _read_unfinished(path: Path, page: Path) -> Source:
         "steps": config.steps,
         "evaluations": evaluations,
         "final": evaluations[-1] if evaluations else {},
+        "rollbacks": [row["rollback"] for row in metrics if "rollback" in row],
         "provenance": read_json(known) if known.is_file() else {},
     }
-    return Source(config.step, path, _name(path, page), body, metrics, ended=False)
+    return Source(config.step, path, _name(path, page), body, metrics, ended=False, running=_is_held(path / ".lease"))
+
+
+def _is_held(lease: Path) -> bool:
+    """Whether a training has this lease: it empties it when it ends, and changes it every few seconds until then."""
+    if not lease.is_file() or not lease.read_text(encoding="utf-8"):
+        return False
+    return time.time() - lease.stat().st_mtime < _SECONDS_UNTIL_SILENT
 
 
 def _read_metrics(path: Path) -> tuple[Mapping[str, Any], ...]:

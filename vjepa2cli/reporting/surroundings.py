@@ -90,7 +90,8 @@ def missing(sources: Sequence[Source], absent_media: Sequence[Path]) -> str:
     for kind in ("evaluation", "posttrain"):
         seen = {source.encoder for source in sources if source.kind == kind}
         lines += [f"No {kind} of {name} was given." for key, name in _BASELINES.items() if kind in kinds and key not in seen]
-    lines += [f"{source.name} has not ended; run its step again, it goes on." for source in sources if not source.ended]
+    left = (source for source in sources if not source.ended and not source.running)
+    lines += [f"{source.name} has not ended; run its step again, it goes on." for source in left]
     lines += [f"{path} is named by its report, but is not there." for path in absent_media]
     return page.section("missing", "Not on this page", page.bullets(lines)) if lines else ""
 

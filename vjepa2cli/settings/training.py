@@ -46,7 +46,14 @@ class HealthConfig(Section):
 class TrainingConfig(StepConfig):
     """What every training step sets; `batch_size` is that of all processes, of which each holds `micro_batch_size` at once."""
 
-    CHANGEABLE: ClassVar[tuple[str, ...]] = ("micro_batch_size", "zero_stage", "offload_optimizer", "keep_checkpoints", "health")
+    CHANGEABLE: ClassVar[tuple[str, ...]] = (
+        "micro_batch_size",
+        "zero_stage",
+        "offload_optimizer",
+        "keep_checkpoints",
+        "tensorboard",
+        "health",
+    )
     """How a machine does the work and what follows a fault, not what is learnt: a resumed run may change these."""
 
     seed: Seed = 0
@@ -61,5 +68,6 @@ class TrainingConfig(StepConfig):
     checkpoint_every: Count = 100
     evaluate_every: Count = 100
     log_every: Count = 1
+    tensorboard: bool = False
     keep_checkpoints: Count = 2
     health: HealthConfig = HealthConfig()

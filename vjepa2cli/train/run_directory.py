@@ -16,6 +16,7 @@ from vjepa2cli.errors import StaleArtifactError
 from vjepa2cli.files import write_json, write_text
 from vjepa2cli.settings import TrainingConfig
 from vjepa2cli.train.lease import Lease
+from vjepa2cli.train.scalar_board import ScalarBoard
 
 _STEP = re.compile(r"step_(\d{8})$")
 
@@ -40,6 +41,7 @@ class RunDirectory:
         self.path, self._leader = path, leader
         self._inputs, self._inputs_now = provenance["inputs"], inputs_now
         self._lease: Lease | None = None
+        self._board = ScalarBoard(path / "tensorboard") if leader and config.tensorboard else None
         self._checkpoints = path / "checkpoints"
         if leader:
             path.mkdir(parents=True, exist_ok=True)
@@ -101,6 +103,8 @@ class RunDirectory:
 
     def rewind_metrics(self, step: int) -> None:
         """Forget metrics after `step`, which the resumed run writes again."""
+        if self._board is not None:
+            self._board.rewind(step)
         if self._leader:
             write_text(
                 self.path / "metrics.jsonl", "".join(line for line in self._metric_lines() if json.loads(line)["step"] <= step)
@@ -117,6 +121,8 @@ class RunDirectory:
         if self._leader:
             with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as metrics:
                 metrics.write(json.dumps(row) + "\n")
+        if self._board is not None:
+            self._board.log(row)
 
     def evaluations(self) -> list[dict[str, Any]]:
         """All evaluations logged so far, oldest first, each with its step."""
@@ -142,6 +148,8 @@ class RunDirectory:
 
     def close(self) -> None:
         """Release the directory."""
+        if self._board is not None:
+            self._board.close()
         if self._lease is not None:
             self._lease.close()
 

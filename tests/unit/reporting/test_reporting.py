@@ -228,10 +228,20 @@ def test_a_run_that_has_not_ended_is_shown_as_far_as_it_came(results: Any, tmp_p
     shutil.copytree(results.root / "pretrain", tmp_path / "pretrain")
     (tmp_path / "pretrain/report.json").unlink()
     with (tmp_path / "pretrain/metrics.jsonl").open("a", encoding="utf-8") as metrics:
-        metrics.write('{"step": 60, "eval": {"loss": 0.4, "rank": 40.0, "std": 0.7}}\n{"step": 61, "lo')
-    page = report([tmp_path / "pretrain"], tmp_path / "report.html", config=ReportConfig()).read_text(encoding="utf-8")
-    words = outline(page).text
-    assert "pretrain has not ended: 60 of 60 steps so far" in words
+        metrics.write('{"step": 60, "eval": {"loss": 0.4, "rank": 40.0, "std": 0.7}}\n')
+        metrics.write('{"step": 50, "rollback": {"from": 58, "to": 50, "reason": "the loss is nan"}}\n{"step": 61, "lo')
+
+    def words_of_page() -> str:
+        page = report([tmp_path / "pretrain"], tmp_path / "report.html", config=ReportConfig())
+        return str(outline(page.read_text(encoding="utf-8")).text)
+
+    words = words_of_page()
+    assert "pretrain has not ended and is not running: step 60 of 60." in words
+    assert "pretrain went back from step 58 to 50: the loss is nan." in words
+    assert "run its step again, it goes on" in words
+    (tmp_path / "pretrain" / ".lease").write_text("held")
+    assert "pretrain is running: step 60 of 60." in words_of_page()
+    assert "run its step again" not in words_of_page()
     assert "Pretraining loss fell" not in words
     assert "loss (L1 on layer-normed targets)" in words
 
