@@ -24,10 +24,11 @@ from vjepa2cli.models.probe import AnticipationProbe, AttentiveProbe
 from vjepa2cli.models.weights import (
     encoder_digest,
     load_encoder,
-    load_predictor,
-    load_probe,
     load_world_model_parts,
     state_digest,
+    take_encoder,
+    take_predictor,
+    take_probe,
     to_folder,
     to_transformers,
 )
@@ -126,21 +127,24 @@ def _read(source: str, asked: Asked, *, slim: bool, with_crop: bool) -> _Parts:
     held = {"encoder"} if variant in _BASELINES or slim else set(checkpoint.networks)
     about, classes = dict(checkpoint.config.get("vjepa2cli", {})), _classes(checkpoint)
     crop = checkpoint.stated.get("encoder", {}).get("crop")
-    del checkpoint
     if held == {"probe"} and asked.probe is None:
-        return _Parts(probe=load_probe(source, asked.probe_heads or asked.num_heads), about=about, classes=classes)
+        return _Parts(probe=take_probe(checkpoint, asked.probe_heads or asked.num_heads), about=about, classes=classes)
+    encoder: FrameEncoder
     predictor, ac, probe = None, None, None
     if "ac_predictor" in held:
         if asked.checkpoint_key is not None or asked.probe is not None:
             raise WeightsError(f"{source}: is a world model, which has one encoder and no probe; leave those options out")
         encoder, ac, about = load_world_model_parts(source, num_heads=asked.num_heads, predictor_heads=asked.predictor_heads)
-    else:
+    elif variant in _BASELINES:
         encoder = load_encoder(source, asked.num_heads, checkpoint_key=asked.checkpoint_key)
-        predictor = load_predictor(source, asked.predictor_heads) if "predictor" in held else None
-        if asked.probe is not None:
-            probe, classes = load_probe(asked.probe, asked.probe_heads), _classes(read_checkpoint(asked.probe))
-        elif "probe" in held:
-            probe = load_probe(source, asked.probe_heads)
+    else:
+        # All of one reading: what is put together of its parts is in memory until it is taken.
+        encoder = take_encoder(checkpoint, asked.num_heads, checkpoint_key=asked.checkpoint_key)
+        predictor = take_predictor(checkpoint, asked.predictor_heads) if "predictor" in held else None
+        probe = take_probe(checkpoint, asked.probe_heads) if "probe" in held else None
+    if asked.probe is not None:
+        given = read_checkpoint(asked.probe)
+        classes, probe = _classes(given), take_probe(given, asked.probe_heads)
     whole = _trained(encoder, source)
     if with_crop and ac is None and crop is None and asked.crop is None:
         raise WeightsError(f"{source}: does not say the crop it was trained at, in pixels; pass crop= (--crop), such as 256")

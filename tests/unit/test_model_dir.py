@@ -2,10 +2,11 @@
 
 import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 from vjepa2cli.artifacts import model_dir
 from vjepa2cli.artifacts.model_dir import model_digest, read_model_config, save_model
@@ -34,14 +35,29 @@ def test_the_digest_follows_the_content_alone(tmp_path: Path) -> None:
     assert len(set(digests.values())) == 3
 
 
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool]
+)
+def test_the_bytes_are_those_of_the_safetensors_library(tmp_path: Path, dtype: torch.dtype) -> None:
+    tensors = TENSORS | {"é": torch.tensor(3).to(dtype), "none": torch.zeros(0, 4, dtype=dtype), "half": torch.ones(5).half()}
+    save_model(tmp_path / "model", {"x": 1}, tensors)
+    expected = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata={"format": "pt"})
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == expected
+
+
 def test_a_full_disk_leaves_the_older_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_model(tmp_path / "model", {"x": 1}, TENSORS)
     before = model_digest(tmp_path / "model")
 
-    def full(path: Path, content: bytes) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    opened = Path.open
 
-    monkeypatch.setattr(model_dir.Path, "write_bytes", full)
+    def full(path: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
+        if mode == "wb":
+            path.touch()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return opened(path, mode, *rest, **more)
+
+    monkeypatch.setattr(model_dir.Path, "open", full)
     with pytest.raises(OSError, match="No space left"):
         save_model(tmp_path / "model", {"x": 2}, TENSORS)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vjepa2cli import registry
@@ -324,6 +324,18 @@ def test_half_precision_files_become_float32_and_do_not_follow_the_file(tmp_path
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
     assert all(parameter.requires_grad for parameter in loaded.parameters())
     assert torch.equal(loaded.norm.weight, torch.ones(24))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_pages_of_the_file_that_others_have_changed_stay_changed(tmp_path: Path, suffix: str) -> None:
+    """Loading lets go of the pages that it has read itself, and of no others."""
+    path = tmp_path / f"plain{suffix}"
+    save_file(encoder().state_dict(), path) if suffix == ".safetensors" else torch.save(encoder().state_dict(), path)
+    theirs = load_file(path) if suffix == ".safetensors" else torch.load(path, mmap=True)
+    theirs["norm.weight"].fill_(7.0)
+    loaded = load_encoder(path, 2)
+    assert torch.equal(theirs["norm.weight"], torch.full((24,), 7.0))
+    assert state_digest(loaded) == state_digest(encoder())
 
 
 @pytest.mark.parametrize(("dim", "hidden"), [(1408, 6144), (1664, 8192), (96, 385), (1000, 3333), (7, 5)])

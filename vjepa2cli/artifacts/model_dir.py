@@ -1,10 +1,11 @@
 """A model folder: `config.json` and `model.safetensors`, whole or absent."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save
+import torch
 from torch import Tensor
 
 from vjepa2cli.errors import ArtifactError
@@ -13,22 +14,53 @@ from vjepa2cli.files import digest_file, digest_json, read_json, replaced_atomic
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 
+_DTYPES = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.int16: "I16",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int32: "I32",
+    torch.float32: "F32",
+    torch.int64: "I64",
+    torch.float64: "F64",
+}
+
 
 def save_model(path: Path, config: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Write a model folder under a temporary name and rename it over `path`; the same content gives the same bytes."""
-    held = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
     with replaced_atomically(path) as partial:
         partial.mkdir()
         write_json(partial / CONFIG, config)
-        # Serialised here and written by Python, so that a full disk is the OSError that it is everywhere else.
-        (partial / WEIGHTS).write_bytes(save(held, metadata={"format": "pt"}))
+        _write_tensors(partial / WEIGHTS, tensors, {"format": "pt"})
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: dict[str, str]) -> None:
     """Write one `.safetensors` file, whole or not at all; the same content gives the same bytes."""
-    held = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
     with replaced_atomically(path) as partial:
-        partial.write_bytes(save(held, metadata=metadata))
+        _write_tensors(partial, tensors, metadata)
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a `.safetensors` file one tensor at a time, so that nothing is held twice; the library's own writer holds it all.
+
+    Eight bytes of length, a JSON header, then the tensors without gaps, the widest type first and by name within.
+    Source: the format section of the README of huggingface/safetensors.
+    """
+    order = sorted(tensors, key=lambda name: (-list(_DTYPES).index(tensors[name].dtype), name))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name in order:
+        start, end = end, end + tensors[name].nbytes
+        entry = {"dtype": _DTYPES[tensors[name].dtype], "shape": list(tensors[name].shape), "data_offsets": [start, end]}
+        header[name] = entry
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as handle:
+        handle.write(len(text).to_bytes(8, "little") + text)
+        for name in order:
+            handle.write(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def find_model(path: Path) -> Path:

@@ -5,9 +5,10 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -21,6 +22,8 @@ PT_SUFFIXES = (".pt", ".pth", ".tar", ".bin")
 _MAPS = Path("/proc/self/maps")
 _DONT_NEED = 4
 """`MADV_DONTNEED` of Linux."""
+
+_Content = TypeVar("_Content")
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -48,18 +51,34 @@ def read_pt(path: Path) -> Any:
         raise WeightsError(f"{path}: is no checkpoint, or a damaged one ({reason}); download it again") from None
 
 
-def forget_pages(files: Iterable[Path]) -> None:
-    """Let go of what was read of mapped files: it comes from the file again when it is read again.
+@dataclass(frozen=True)
+class MappedFile:
+    """Where one reading of a file has mapped it: first and last address of each part."""
 
-    Such pages count as this process's memory though the system may take them back at any time. Where it does not tell what it
-    has mapped (`/proc`), they stay until it does.
-    """
-    names = {str(path.resolve()) for path in files}
-    if not names or not _MAPS.is_file():
-        return
-    library = ctypes.CDLL(None)
-    for line in _MAPS.read_text().splitlines():
-        span, *_, name = line.split(maxsplit=5)
-        if name in names:
-            start, end = (int(word, 16) for word in span.split("-"))
-            library.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _DONT_NEED)
+    path: Path
+    spans: frozenset[tuple[int, int]]
+
+    def forget(self) -> None:
+        """Let go of the pages that were read: they come from the file again when they are read again.
+
+        They count as this process's memory though the system may take them back at any time.
+        """
+        # Only what is mapped there still: other memory may have taken its place.
+        for start, end in _spans(self.path) & self.spans:
+            ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _DONT_NEED)
+
+
+def mapped(read: Callable[[Path], _Content], path: Path) -> tuple[_Content, MappedFile]:
+    """What `read` finds in a file, and where it has mapped it; others may have mapped the same file, and changed their pages."""
+    before = _spans(path)
+    content = read(path)
+    return content, MappedFile(path, _spans(path) - before)
+
+
+def _spans(path: Path) -> frozenset[tuple[int, int]]:
+    """Where a file is mapped in this process; nowhere, as far as is known, where the system does not tell."""
+    if not _MAPS.is_file():
+        return frozenset()
+    name, lines = str(path.resolve()), (line.split(maxsplit=5) for line in _MAPS.read_text().splitlines())
+    spans = (line[0].partition("-") for line in lines if line[-1] == name)
+    return frozenset((int(start, 16), int(end, 16)) for start, _, end in spans)

@@ -10,7 +10,7 @@ from torch import Tensor
 from vjepa2cli import registry
 from vjepa2cli.errors import WeightsError
 from vjepa2cli.files import read_json
-from vjepa2cli.models.checkpoint_files import PT_SUFFIXES, read_pt, read_safetensors
+from vjepa2cli.models.checkpoint_files import PT_SUFFIXES, MappedFile, mapped, read_pt, read_safetensors
 from vjepa2cli.models.fitting import StateDict
 from vjepa2cli.models.key_mapping import MODEL_TYPE_V2_1, stated_numbers, to_official_names
 from vjepa2cli.models.probe import ProbeSpec
@@ -49,7 +49,7 @@ class Checkpoint:
     networks: dict[str, StateDict]
     stated: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
-    files: tuple[Path, ...] = ()
+    files: tuple[MappedFile, ...] = ()
 
 
 def read_checkpoint(source: str | Path) -> Checkpoint:
@@ -60,9 +60,11 @@ def read_checkpoint(source: str | Path) -> Checkpoint:
     elif path.name.startswith("model") and path.suffix == ".safetensors" and (path.parent / "config.json").is_file():
         checkpoint = _read_folder(path.parent)
     elif path.suffix == ".safetensors":
-        checkpoint = Checkpoint(str(path), _networks(read_safetensors(path), str(path)), files=(path,))
+        tensors, file = mapped(read_safetensors, path)
+        checkpoint = Checkpoint(str(path), _networks(tensors, str(path)), files=(file,))
     elif path.suffix in PT_SUFFIXES:
-        checkpoint = Checkpoint(str(path), _networks(read_pt(path), str(path)), files=(path,))
+        tree, file = mapped(read_pt, path)
+        checkpoint = Checkpoint(str(path), _networks(tree, str(path)), files=(file,))
     else:
         raise WeightsError(f"{path}: is no checkpoint; give a model folder, a .safetensors, or a {'/'.join(PT_SUFFIXES)} file")
     return _with_released_numbers(checkpoint, released) if released is not None else checkpoint
@@ -92,14 +94,17 @@ def _read_folder(path: Path) -> Checkpoint:
     if folder is None:
         raise WeightsError(f"{path}: no config.json in it nor in its model/; give a model folder, or a run that has ended")
     config = read_json(folder / "config.json")
-    files = tuple(sorted(folder.glob("model*.safetensors")))
-    if not files:
+    paths = sorted(folder.glob("model*.safetensors"))
+    if not paths:
         raise WeightsError(
             f"{folder}: no model*.safetensors in it; download the folder whole, or run the step that writes it again"
         )
-    networks, stated = _networks_of_folder(
-        folder, config, {name: x for file in files for name, x in read_safetensors(file).items()}
-    )
+    parts = [mapped(read_safetensors, path) for path in paths]
+    tensors = {name: tensor for part, _ in parts for name, tensor in part.items()}
+    networks, stated = _networks_of_folder(folder, config, tensors)
+    files = tuple(file for _, file in parts)
+    for file in files:
+        file.forget()  # fused weights were put together of their parts
     return Checkpoint(str(folder), networks, stated, config, files)
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from vjepa2cli.errors import KeyFault, WeightsError
 from vjepa2cli.models.ac_predictor import AcPredictor, AcPredictorSpec
-from vjepa2cli.models.checkpoint_files import forget_pages
+from vjepa2cli.models.checkpoint_files import MappedFile
 from vjepa2cli.models.encoder import Encoder, EncoderSpec
 from vjepa2cli.models.encoder_v21 import EncoderV21, EncoderV21Spec
 from vjepa2cli.models.predictor import Predictor, PredictorSpec, mask_index_of_file
@@ -32,7 +31,7 @@ _Network = TypeVar("_Network", bound=nn.Module)
 
 StateDict = dict[str, Tensor]
 
-_FORGET_EVERY = 1 << 26
+_FORGET_EVERY = 1 << 24
 """Bytes that are read between two times of letting the pages of the files go."""
 
 _LISTED = 8
@@ -58,7 +57,12 @@ class Stated:
     where: str
     numbers: Mapping[str, Any]
     heads_argument: str = "num_heads"
-    files: tuple[Path, ...] = ()
+    files: tuple[MappedFile, ...] = ()
+
+    def forget(self) -> None:
+        """Let go of what was read of the files."""
+        for file in self.files:
+            file.forget()
 
 
 def fit_any_encoder(state: StateDict, stated: Stated) -> Encoder | EncoderV21:
@@ -155,8 +159,8 @@ def _fit(network_class: Callable[[_Spec], _Network], spec: _Spec, state: StateDi
         num_read += held[name].nbytes
         if num_read > _FORGET_EVERY:
             num_read = 0
-            forget_pages(stated.files)
-    forget_pages(stated.files)
+            stated.forget()
+    stated.forget()
     network.load_state_dict(held, assign=True)
     return network.eval()
 

@@ -123,7 +123,11 @@ def to_official_names(tensors: Mapping[str, Tensor]) -> dict[str, StateDict]:
             networks.setdefault("predictor" if theirs_name.startswith("predictor.") else "encoder", {})[name] = tensor
     for (network, official), held in parts.items():
         names = wholes[network, official]
-        joined = {official: torch.cat([held[part] for part in names])} if len(held) == len(names) else held
+        if len(held) < len(names):
+            joined = held
+        else:
+            # What has one part stays where it lies: only fused weights are put together.
+            joined = {official: torch.cat([held[part] for part in names]) if len(names) > 1 else held[names[0]]}
         networks.setdefault(network, {}).update(joined)
     return networks
 

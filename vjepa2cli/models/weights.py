@@ -63,19 +63,17 @@ def load_encoder(
     if variant in _VARIANTS:
         # The spec alone: the encoder that it is read from is gone before another is drawn.
         return _VARIANTS[variant](load_encoder(rest, num_heads, checkpoint_key=checkpoint_key).spec).to(device)
-    checkpoint = read_checkpoint(source)
-    key = checkpoint_key or next((key for key in ENCODER_KEYS if key in checkpoint.networks), "encoder")
-    return _load(checkpoint, key, fit_any_encoder, num_heads=num_heads).to(device)
+    return take_encoder(read_checkpoint(source), num_heads, checkpoint_key=checkpoint_key).to(device)
 
 
 def load_predictor(source: Source, num_heads: int | None = None, *, device: Device = "cpu") -> Predictor | PredictorV21:
     """Load a pretraining predictor of V-JEPA 2 or 2.1; see `load_encoder`."""
-    return _load(read_checkpoint(source), "predictor", fit_any_predictor, num_heads=num_heads).to(device)
+    return take_predictor(read_checkpoint(source), num_heads).to(device)
 
 
 def load_ac_predictor(source: Source, num_heads: int | None = None, *, device: Device = "cpu") -> AcPredictor:
     """Load an action-conditioned predictor; see `load_encoder`."""
-    return _load(read_checkpoint(source), "ac_predictor", fit_ac_predictor, num_heads=num_heads).to(device)
+    return _take(read_checkpoint(source), "ac_predictor", fit_ac_predictor, num_heads=num_heads).to(device)
 
 
 def load_probe(source: Source, num_heads: int | None = None, *, device: Device = "cpu") -> AttentiveProbe | AnticipationProbe:
@@ -85,7 +83,25 @@ def load_probe(source: Source, num_heads: int | None = None, *, device: Device =
     classifier folder of transformers comes what transformers computes, with the heads and the eps of its encoder, except by the
     released name, which means the released probe.
     """
-    return _load(read_checkpoint(source), "probe", fit_any_probe, num_heads=num_heads).to(device)
+    return take_probe(read_checkpoint(source), num_heads).to(device)
+
+
+def take_encoder(
+    checkpoint: Checkpoint, num_heads: int | None = None, *, checkpoint_key: str | None = None
+) -> Encoder | EncoderV21:
+    """The encoder of a checkpoint, which holds it no more; see `load_encoder`."""
+    key = checkpoint_key or next((key for key in ENCODER_KEYS if key in checkpoint.networks), "encoder")
+    return _take(checkpoint, key, fit_any_encoder, num_heads=num_heads)
+
+
+def take_predictor(checkpoint: Checkpoint, num_heads: int | None = None) -> Predictor | PredictorV21:
+    """The pretraining predictor of a checkpoint, which holds it no more; see `load_predictor`."""
+    return _take(checkpoint, "predictor", fit_any_predictor, num_heads=num_heads)
+
+
+def take_probe(checkpoint: Checkpoint, num_heads: int | None = None) -> AttentiveProbe | AnticipationProbe:
+    """The probe of a checkpoint, which holds it no more; see `load_probe`."""
+    return _take(checkpoint, "probe", fit_any_probe, num_heads=num_heads)
 
 
 def load_world_model_parts(
@@ -98,12 +114,11 @@ def load_world_model_parts(
     above it. Raises WeightsError where it is not found or is another encoder.
     """
     checkpoint = read_checkpoint(source)
-    ac = _load(checkpoint, "ac_predictor", fit_ac_predictor, num_heads=predictor_heads, argument="predictor_heads").to(device)
+    ac = _take(checkpoint, "ac_predictor", fit_ac_predictor, num_heads=predictor_heads, argument="predictor_heads").to(device)
     about = dict(checkpoint.config.get("vjepa2cli", {}))
     named = about.get("encoder")
     if named is None:
-        key = next((key for key in ENCODER_KEYS if key in checkpoint.networks), "encoder")
-        return _load(checkpoint, key, fit_any_encoder, num_heads=num_heads).to(device), ac, about
+        return take_encoder(checkpoint, num_heads).to(device), ac, about
     encoder = load_encoder(_find_beside(Path(checkpoint.where), named["source"]), num_heads, device=device)
     if encoder_digest(encoder) != named["digest"]:
         raise WeightsError(
@@ -113,7 +128,7 @@ def load_world_model_parts(
     return encoder, ac, about
 
 
-def _load(
+def _take(
     checkpoint: Checkpoint,
     network: str,
     fit: Callable[[StateDict, Stated], _Network],
