@@ -35,7 +35,7 @@ def noise_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     for name in "abc":
         write_video(folder / f"{name}.mp4", rng.integers(0, 255, (10, 64, 80, 3), dtype=np.uint8), fps=4)
-    ingest([folder], folder / "v.zarr", config=IngestConfig(short_side=64, val_fraction=0.3), workers=1)
+    ingest([folder], folder / "v.zarr", config=IngestConfig(short_side=64, val_fraction=0.3), workers=0)
     return folder / "v.zarr"
 
 

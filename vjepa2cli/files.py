@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -98,12 +98,13 @@ def digest_json(tree: Any) -> str:
     return digest_bytes(json.dumps(tree, sort_keys=True, separators=(",", ":")).encode())
 
 
-def digest_file(path: Path) -> str:
-    """SHA-256 of a file's content, read in blocks."""
+def digest_file(path: Path, beat: Callable[[], None] = lambda: None) -> str:
+    """SHA-256 of a file's content, read in blocks; `beat` is called after each."""
     digest = hashlib.sha256()
     with path.open("rb") as handle:
         while block := handle.read(_BLOCK):
             digest.update(block)
+            beat()
     return digest.hexdigest()
 
 

@@ -10,7 +10,8 @@ import pytest
 from vjepa2cli.data.video import read_clip, write_video
 from vjepa2cli.errors import RecordingError
 from vjepa2cli.recordings.droid import find_episodes, read_episode, write_episode
-from vjepa2cli.recordings.labels import LabelledWindow, read_labels
+from vjepa2cli.recordings.manifests import LabelledSpan, read_manifest
+from vjepa2cli.recordings.spans import Span
 
 STATES = np.linspace(-1, 1, 42).reshape(6, 7)
 ACTIONS = STATES + 0.5
@@ -129,8 +130,8 @@ def test_real_episodes_read(shared: Path) -> None:
 
 
 def test_real_table_of_labels_finds_its_videos_above_it(shared: Path) -> None:
-    videos = read_labels(shared / "data" / "robot" / "droid_motion_windows.csv")
-    assert sum(len(video.windows) for video in videos) == 167
+    videos = read_manifest(shared / "data" / "robot" / "droid_motion_windows.csv")
+    assert sum(len(video.labelled) for video in videos) == 167
     assert all(video.path.is_file() for video in videos)
-    assert videos[0].windows[0] == LabelledWindow(0, 8, "still")
+    assert videos[0].labelled[0] == LabelledSpan(Span(0, 8), "still")
     assert {video.episode for video in videos} == {"0", "1", "2", "3", "4", "5", "6", "899"}

@@ -50,6 +50,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "pydantic": ("config", "settings"),
     "rich": ("cli",),
     "safetensors": ("models.checkpoint_files", "artifacts.model_dir"),
+    "scenedetect": ("data.shots",),
     "snakemake": (),
     "transformers": (),
     "typer": ("cli",),

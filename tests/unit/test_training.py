@@ -140,7 +140,7 @@ def mixed_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, num_frames in [*((f"video{i}", 10) for i in range(4)), *((f"image{i}", 1) for i in range(4))]:
         blocks = rng.integers(0, 255, (1, 2, 2, 3), dtype=np.uint8).repeat(num_frames, 0)
         write_video(folder / f"{name}.mp4", blocks.repeat(32, 1).repeat(40, 2), fps=4)
-    ingest([folder], folder / "v.zarr", config=IngestConfig(short_side=64, min_frames=1, val_fraction=0.25), workers=1)
+    ingest([folder], folder / "v.zarr", config=IngestConfig(short_side=64, min_frames=1, val_fraction=0.25), workers=0)
     return folder / "v.zarr"
 
 

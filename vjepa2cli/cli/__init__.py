@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from vjepa2cli.cli import console, features, inspection, launch, planning, steps, weights
+from vjepa2cli.cli import console, features, inspection, launch, planning, steps, stores, weights
 from vjepa2cli.errors import StoppedError, Vjepa2Error, WeightsError
 from vjepa2cli.files import is_disk_full
 from vjepa2cli.launching import num_cores
@@ -28,7 +28,7 @@ app = typer.Typer(
 )
 for step in (
     steps.collect,
-    steps.ingest,
+    stores.ingest,
     steps.pretrain,
     features.encode,
     features.surprise,

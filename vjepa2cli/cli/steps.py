@@ -65,7 +65,7 @@ def find_device(name: str) -> str:
     return name
 
 
-def _start_or_replace(step: Callable[[], _Result], out: Path, *, replace: bool) -> _Result:
+def start_or_replace(step: Callable[[], _Result], out: Path, *, replace: bool) -> _Result:
     """Run a step; with `replace`, an output that was made under another config or from other inputs is removed first."""
     try:
         return step()
@@ -99,41 +99,8 @@ def collect(
 
     settings = load_config(config, CollectConfig, overrides)
     with console.step_output(out) as progress:
-        path = _start_or_replace(lambda: run(out, config=settings, workers=workers, progress=progress), out, replace=replace)
+        path = start_or_replace(lambda: run(out, config=settings, workers=workers, progress=progress), out, replace=replace)
     console.emit({"out": str(path), "episodes": settings.episodes}, str(path), as_json=as_json)
-
-
-def ingest(
-    sources: Annotated[
-        list[Path], typer.Argument(metavar="SOURCE", help="Videos, folders, robot recordings, or a .csv manifest.")
-    ],
-    out: Annotated[Path, typer.Option(help="The video store to write or to complete, *.zarr.")],
-    labels: Annotated[
-        Path | None, typer.Option(help="A CSV of labelled windows: video,start_frame,num_frames,label,episode.")
-    ] = None,
-    summary: Annotated[Path | None, typer.Option(help="Also write the summary here, last.")] = None,
-    config: Annotated[str, config_option("ingest")] = "tiny-ingest",
-    overrides: Overrides = None,
-    workers: Workers = 1,
-    replace: Replace = False,
-    as_json: Json = False,
-) -> None:
-    """Decode videos and robot recordings once, into a sharded Zarr store."""
-    from vjepa2cli.files import write_json
-    from vjepa2cli.ingestion import ingest as run
-    from vjepa2cli.settings import IngestConfig
-
-    settings = load_config(config, IngestConfig, overrides)
-    with console.step_output(out) as progress:
-        result = _start_or_replace(
-            lambda: run(sources, out, labels=labels, config=settings, workers=workers, progress=progress), out, replace=replace
-        )
-    if summary is not None:
-        write_json(summary, dict(result))
-    for refused in result["refused"]:
-        console.say(f"refused {refused['source']}: {refused['reason']}")
-    text = f"{out}: {result['videos']} videos, {result['frames']} frames, {len(result['refused'])} refused"
-    console.emit(dict(result), text, as_json=as_json)
 
 
 def pretrain(
@@ -159,7 +126,7 @@ def pretrain(
     from vjepa2cli.train.pretraining import pretrain as run
 
     with console.step_output(run_dir) as progress:
-        path = _start_or_replace(
+        path = start_or_replace(
             lambda: run(
                 store,
                 run_dir,
@@ -211,7 +178,7 @@ def posttrain(
     from vjepa2cli.train.posttraining import posttrain as run
 
     with console.step_output(run_dir) as progress:
-        path = _start_or_replace(
+        path = start_or_replace(
             lambda: run(latents, run_dir, config=settings, device=find_device(device), progress=progress),
             run_dir,
             replace=replace,
@@ -236,7 +203,7 @@ def probe(
     from vjepa2cli.train.probing import probe as run
 
     with console.step_output(run_dir) as progress:
-        path = _start_or_replace(
+        path = start_or_replace(
             lambda: run(
                 store, run_dir, model=at_hand(model, progress), config=settings, device=find_device(device), progress=progress
             ),

@@ -86,6 +86,15 @@ class CollectConfig(StepConfig):
 # --- ingest ----------------------------------------------------------------------------------------------------------
 
 
+class DropConfig(Section):
+    """What is left out: what looks like another entry, is black or frozen most of its time, or is shorter, in seconds."""
+
+    duplicates: bool = False
+    black: bool = False
+    frozen: bool = False
+    shorter_than: Annotated[float, Field(ge=0)] = 0.0
+
+
 class IngestConfig(StepConfig):
     """Decode once, store at the training short side."""
 
@@ -97,6 +106,8 @@ class IngestConfig(StepConfig):
     codec: Literal["zstd", "none"] = "zstd"
     shard_frames: Count = 512
     cameras: tuple[Literal["exterior_1", "exterior_2", "wrist"], ...] = ("exterior_1",)
+    shots: Literal["keep", "report", "split"] = "keep"
+    drop: DropConfig = DropConfig()
     val_fraction: Fraction = 0.1
     split_seed: Seed = 0
 

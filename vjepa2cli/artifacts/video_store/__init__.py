@@ -6,7 +6,8 @@ its entries, or why it was refused. The root's attributes list the entries and h
 """
 
 from vjepa2cli.artifacts.video_store.entry import Description, VideoEntry, Window, plain
+from vjepa2cli.artifacts.video_store.entry_writing import EntryWriter
 from vjepa2cli.artifacts.video_store.reading import VideoStore
-from vjepa2cli.artifacts.video_store.writing import EntryWriter, VideoStoreWriter
+from vjepa2cli.artifacts.video_store.writing import VideoStoreWriter
 
 __all__ = ["Description", "EntryWriter", "VideoEntry", "VideoStore", "VideoStoreWriter", "Window", "plain"]

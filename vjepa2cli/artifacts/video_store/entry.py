@@ -28,7 +28,8 @@ class Window:
 class Description:
     """What is known of an entry besides its frames; see `VideoEntry`.
 
-    `signature` is what the entry looks like, to find near duplicates by; `camera` and `instruction` are a robot's.
+    `black` and `frozen` are shares of its time; `signature` is what it looks like, to find near duplicates by; `camera` and
+    `instruction` are a robot's.
     """
 
     source: str
@@ -43,9 +44,10 @@ class Description:
     rotation: int = 0
     mirrored: bool = False
     pixel_aspect: float = 1.0
+    black: float = 0.0
+    frozen: float = 0.0
     signature: str = ""
     notes: tuple[str, ...] = ()
-    findings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class VideoEntry:
 
     `source` is relative to what was ingested; `episode` groups what must share a split. `still` is an image, of one frame.
     Where `variable_rate`, frames do not follow each other at `fps`, and their timestamps count. `weight` is the entry's share
-    of the draws beside the others of its split, or None where the store has no weights. `rotation` (degrees clockwise),
+    of the draws beside the others of its split, or None where the store has no weights. `seconds` is how long it is shown.
+    `rotation` (degrees clockwise),
     `mirrored` (afterwards, left to right) and `pixel_aspect` (width over height) were applied, so that frames are upright
     with square pixels. `findings` says what a user may want to leave out.
     """
@@ -79,15 +82,16 @@ class VideoEntry:
     pixel_aspect: float
     shard_frames: int
     digest: str
+    seconds: float
     notes: tuple[str, ...]
-    findings: tuple[str, ...]
+    findings: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, item: Mapping[str, Any]) -> "VideoEntry":
         """Read an entry from the attributes that the store keeps of it."""
-        known = {field.name: item[field.name] for field in fields(cls)}
+        known = {field.name: item[field.name] for field in fields(cls) if field.name in item}
         windows = tuple(Window(**window) for window in item["windows"])
-        return cls(**known | {"windows": windows, "notes": tuple(item["notes"]), "findings": tuple(item["findings"])})
+        return cls(**known | {"windows": windows, "notes": tuple(item["notes"]), "findings": tuple(item.get("findings", ()))})
 
 
 def plain(described: Description | Window) -> dict[str, Any]:
@@ -117,3 +121,12 @@ def root_attributes(path: Path) -> dict[str, Any] | None:
 def write_group(path: Path, attributes: Mapping[str, Any]) -> None:
     """Write a group's metadata document whole or not at all. Source: Zarr v3 core specification, group metadata."""
     write_json(path / METADATA, {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)})
+
+
+def group_attributes(folder: Path) -> dict[str, Any] | None:
+    """Attributes of a group, or None where there is none (any more)."""
+    try:
+        tree = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return dict(tree["attributes"])

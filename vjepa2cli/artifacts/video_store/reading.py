@@ -2,7 +2,7 @@
 
 import errno
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from vjepa2cli.artifacts.video_store.entry import VIDEOS, VideoEntry, root_attributes
+from vjepa2cli.artifacts.video_store.entry import VIDEOS, VideoEntry, plain, root_attributes
 from vjepa2cli.artifacts.video_store.frames import DamagedFramesError, FrameReader, Pixels, checksum, joined_checksums
 from vjepa2cli.errors import ArtifactError, StaleArtifactError
 from vjepa2cli.files import digest_json
@@ -95,12 +95,28 @@ class VideoStore:
         self._entry(key)
         return self._read(key, "actions") if (self.path / VIDEOS / key / "actions").is_dir() else None
 
-    def damage(self, key: str) -> str | None:
-        """What is wrong with an entry, told from reading all of it and taking its digest again, or None where it is whole."""
+    @property
+    def index_is_whole(self) -> bool:
+        """Whether the list of entries is what the store's digest was taken of."""
+        named = ("key", "digest", "split", "weight")
+        entries = [
+            {name: getattr(entry, name) for name in named} | {"windows": [plain(window) for window in entry.windows]}
+            for entry in self.entries
+        ]
+        return self.digest == store_digest(entries)
+
+    def damage(self, key: str, beat: Callable[[], None] = lambda: None) -> str | None:
+        """What is wrong with an entry, told from reading all of it and taking its digest again, or None where it is whole.
+
+        `beat` is called now and then.
+        """
         entry = self._entry(key)
         try:
-            blocks = (range(start, min(start + _BLOCK, entry.num_frames)) for start in range(0, entry.num_frames, _BLOCK))
-            checksums = [checksum(frame) for block in blocks for frame in self.frames_at(key, block)]
+            checksums: list[int] = []
+            for start in range(0, entry.num_frames, _BLOCK):
+                block = range(start, min(start + _BLOCK, entry.num_frames))
+                checksums += [checksum(frame) for frame in self.frames_at(key, block)]
+                beat()
             rows = {"timestamps": self.timestamps(key), "indices": self.indices(key)}
             rows |= {name: values for name in ("states", "actions") if (values := getattr(self, name)(key)) is not None}
         except ArtifactError as error:
