@@ -1,8 +1,7 @@
 """A `--model` that is a released name is brought here the first time, by every command that takes one, and a line says so."""
 
 import json
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +12,10 @@ from typer.testing import CliRunner
 from vjepa2cli import registry
 from vjepa2cli.artifacts.model_dir import save_model
 from vjepa2cli.cli import app
-from vjepa2cli.errors import WeightsError
-from vjepa2cli.files import read_json, write_json
+from vjepa2cli.errors import Vjepa2Error, WeightsError
 from vjepa2cli.models.ac_predictor import AcPredictor, AcPredictorSpec
 from vjepa2cli.models.encoder import Encoder, EncoderSpec
 from vjepa2cli.models.weights import to_transformers
-
-Command = Callable[..., subprocess.CompletedProcess[str]]
 
 NAME = "vjepa2-vitl-256"
 SPEC = EncoderSpec(24, 1, 2, crop=32, num_frames=4)
@@ -35,22 +31,25 @@ REQUIRED = {
 }
 
 
-def commands_with_a_model() -> Iterator[str]:
+def commands_with_a_model() -> Iterator[tuple[str, str]]:
+    """Each command that takes a source of weights, and the option that names it."""
     group = typer.main.get_command(app)
     assert hasattr(group, "commands")
     for name, command in group.commands.items():
-        if any("--model" in parameter.opts for parameter in command.params):
-            yield name
+        for option in ("--model", "--init-from"):
+            if any(option in parameter.opts for parameter in command.params):
+                yield name, option
 
 
 def test_the_commands_with_a_model_are_found() -> None:
-    assert {"encode", "precompute", "probe", "validate", "plan", "evaluate"} <= set(commands_with_a_model())
+    expected = {"pretrain", "encode", "surprise", "precompute", "probe", "validate", "plan", "evaluate"}
+    assert expected <= {command for command, _ in commands_with_a_model()}
 
 
 @pytest.mark.parametrize("prefix", ["", "untrained:", "pixels:"])
-@pytest.mark.parametrize("command", list(commands_with_a_model()))
+@pytest.mark.parametrize(("command", "option"), list(commands_with_a_model()))
 def test_every_command_with_a_model_asks_for_a_released_name(
-    command: str, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: str, option: str, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where it may not ask, it says what to do; so a command that was added and does not ask is seen here."""
     monkeypatch.setenv("VJEPA2_HOME", str(tmp_path))
@@ -63,66 +62,81 @@ def test_every_command_with_a_model_asks_for_a_released_name(
             named = parameter.opts[0].startswith("--")
             key = parameter.opts[0] if named else str(parameter.metavar or parameter.human_readable_name)
             arguments += [parameter.opts[0], REQUIRED[key]] if named else [REQUIRED[key.rstrip(".")]]
-    ended = CliRunner().invoke(app, [*arguments, "--model", prefix + NAME])
+    ended = CliRunner().invoke(app, [*arguments, option, prefix + NAME])
     assert isinstance(ended.exception, WeightsError), ended.output
     assert str(ended.exception).startswith(f"{NAME}: is not on this machine, and VJEPA2_OFFLINE is set; run `vjepa2 weights pull")
 
 
 @pytest.fixture
-def mirror(tmp_path: Path) -> dict[str, str]:
-    """An environment with an empty cache and a mirror that has the official file of a ViT-L, here a very small one."""
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, and a mirror that has the official file of a ViT-L, here a very small one; returns the cache."""
     (tmp_path / "mirror").mkdir()
     state = Encoder(SPEC, generator=torch.Generator().manual_seed(0)).state_dict()
     torch.save({"target_encoder": state}, tmp_path / "mirror" / registry.RELEASED[NAME].file_name)
-    return {"VJEPA2_HOME": str(tmp_path / "cache"), "VJEPA2_MIRROR": f"file://{tmp_path / 'mirror'}"}
+    monkeypatch.setenv("VJEPA2_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("VJEPA2_MIRROR", f"file://{tmp_path / 'mirror'}")
+    return tmp_path / "cache"
 
 
-def test_a_released_name_is_brought_once_and_one_line_says_so(vjepa2: Command, mirror: dict[str, str], tmp_path: Path) -> None:
+def run(*arguments: str | Path) -> None:
+    app([str(argument) for argument in arguments], standalone_mode=False)
+
+
+def test_a_released_name_is_brought_once_and_one_line_says_so(
+    mirror: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     arguments = ("weights", "convert", NAME, "--to", "ours", "--num-heads", "2", "--crop", "32", "--json")
-    first = vjepa2(*arguments, "--out", tmp_path / "first", env=mirror)
-    assert first.returncode == 0, first.stderr
-    said = [line for line in first.stderr.splitlines() if "not on this machine" in line]
-    assert said == [f"{NAME} is not on this machine; downloading it (5.1 GB) to {tmp_path / 'cache'}"]
-    assert f"{NAME}: took the official file vitl.pt" in first.stderr
-    second = vjepa2(*arguments, "--out", tmp_path / "second", env=mirror)
-    assert (second.returncode, second.stderr) == (0, "")
-    assert json.loads(first.stdout)["digests"] == json.loads(second.stdout)["digests"]
+    run(*arguments, "--out", tmp_path / "first")
+    first = capfd.readouterr()
+    said = [line for line in first.err.splitlines() if "not on this machine" in line]
+    assert said == [f"{NAME} is not on this machine; downloading it (5.1 GB) to {mirror}"]
+    assert f"{NAME}: took the official file vitl.pt" in first.err
+    run(*arguments, "--out", tmp_path / "second")
+    second = capfd.readouterr()
+    assert second.err == ""
+    assert json.loads(first.out)["digests"] == json.loads(second.out)["digests"]
 
 
-def test_the_encoder_that_a_world_model_names_is_brought_too(vjepa2: Command, mirror: dict[str, str], tmp_path: Path) -> None:
+def test_the_encoder_that_a_world_model_names_is_brought_too(
+    mirror: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     spec = AcPredictorSpec(24, 16, 1, 2)
     about = {"kind": "ac_predictor", "spec": vars(spec), "encoder": {"source": f"untrained:{NAME}", "digest": "0"}}
     save_model(tmp_path / "run" / "model", {"vjepa2cli": about}, AcPredictor(spec).state_dict())
-    ended = vjepa2("evaluate", "--model", tmp_path / "run", "--out", tmp_path / "report.json", env=mirror)
-    assert f"{NAME} is not on this machine; downloading it" in ended.stderr
-    assert (tmp_path / "cache" / "vitl.pt").is_file()
+    with pytest.raises(WeightsError, match="pass num_heads="):
+        run("evaluate", "--model", tmp_path / "run", "--out", tmp_path / "report.json")
+    assert f"{NAME} is not on this machine; downloading it" in capfd.readouterr().err
+    assert (mirror / "vitl.pt").is_file()
 
 
-def test_a_world_model_in_one_file_is_said_to_bring_its_encoder(vjepa2: Command, tmp_path: Path) -> None:
+def test_a_world_model_in_one_file_is_said_to_bring_its_encoder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     ac = AcPredictor(AcPredictorSpec(24, 16, 1, 2))
     torch.save({"encoder": Encoder(SPEC).state_dict(), "predictor": ac.state_dict()}, tmp_path / "ac.pt")
-    ended = vjepa2("plan", "--obs", "a.png", "--goal", "b.png", "--model", tmp_path / "ac.pt", cwd=tmp_path)
-    assert f"{tmp_path / 'ac.pt'}: carries its own encoder, which is taken" in ended.stderr
+    with pytest.raises(Vjepa2Error):
+        run("plan", "--obs", "a.png", "--goal", "b.png", "--model", tmp_path / "ac.pt")
+    assert f"{tmp_path / 'ac.pt'}: carries its own encoder, which is taken" in capfd.readouterr().err
 
 
-def test_a_copy_of_the_hub_is_told_apart_each_time(vjepa2: Command, tmp_path: Path) -> None:
+def test_a_copy_of_the_hub_is_told_apart_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VJEPA2_HOME", str(tmp_path))
+    monkeypatch.setenv("VJEPA2_OFFLINE", "1")
     hub = registry.RELEASED[NAME].hub
     assert hub is not None
     config, tensors = to_transformers(Encoder(SPEC), None)
+    del config["vjepa2cli"]
     save_model(tmp_path / hub.name, config, tensors)
-    tree = read_json(tmp_path / hub.name / "config.json")
-    del tree["vjepa2cli"]
-    write_json(tmp_path / hub.name / "config.json", tree)
-    out = ("--to", "official", "--out", tmp_path / "again.pt")
-    ended = vjepa2("weights", "convert", NAME, *out, env={"VJEPA2_HOME": str(tmp_path), "VJEPA2_OFFLINE": "1"})
-    assert ended.returncode == 0, ended.stderr
-    assert f"{NAME}: takes the Hugging Face copy {hub.repository}, which holds the online encoder" in ended.stderr
-    listed = vjepa2("weights", "list", "--json", env={"VJEPA2_HOME": str(tmp_path)})
-    assert [row["name"] for row in json.loads(listed.stdout)["weights"] if row["origin"] == "hub"] == [NAME]
+    run("weights", "convert", NAME, "--to", "official", "--out", tmp_path / "again.pt")
+    assert f"{NAME}: takes the Hugging Face copy {hub.repository}, which holds the online encoder" in capfd.readouterr().err
+    run("weights", "list", "--json")
+    assert [row["name"] for row in json.loads(capfd.readouterr().out)["weights"] if row["origin"] == "hub"] == [NAME]
 
 
-def test_the_list_fits_a_hundred_columns(vjepa2: Command) -> None:
-    listed = vjepa2("weights", "list", env={"VJEPA2_HOME": "/cache"}).stdout.splitlines()
+def test_the_list_fits_a_hundred_columns(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("VJEPA2_HOME", "/cache")
+    run("weights", "list")
+    listed = capfd.readouterr().out.splitlines()
     assert max(map(len, listed)) <= 100
     for name in registry.RELEASED:
         assert any(line.startswith(f"{name} ") for line in listed)

@@ -3,8 +3,6 @@
 import json
 import os
 import pickle
-import re
-import shlex
 import subprocess
 import sys
 import threading
@@ -149,25 +147,3 @@ def test_keys_that_do_not_fit_are_a_table_and_one_line(vjepa2: Command, tmp_path
     ]
     assert line.startswith(f"error: {tmp_path / 'odd.pt'}: encoder: 1 missing key: norm.bias; 20 unexpected keys: ")
     assert not (tmp_path / "ours").exists()
-
-
-def test_the_page_on_weights_runs_as_written(vjepa2: Command, tmp_path: Path) -> None:
-    page = (REPOSITORY / "docs" / "weights.md").read_text()
-    section = page[page.index("## Try it") :].split("\n## ")[0]
-    lines = [line for block in re.findall(r"```bash\n(.*?)```", section, re.DOTALL) for line in block.splitlines()]
-    assert len(lines) >= 5
-    for line in lines:
-        command, *arguments = shlex.split(line, comments=True)
-        assert command == "vjepa2"
-        ended = vjepa2(*arguments, cwd=tmp_path)
-        assert ended.returncode == 0, (line, ended.stderr)
-    assert state_digest(load_encoder(tmp_path / "again")) == state_digest(load_encoder(tmp_path / "encoder"))
-    assert state_digest(load_encoder(tmp_path / "slim")) != state_digest(load_encoder(tmp_path / "encoder"))
-
-
-def test_the_page_on_weights_names_every_command_and_option(vjepa2: Command) -> None:
-    page = (REPOSITORY / "docs" / "weights.md").read_text()
-    for command in ("list", "pull", "inspect", "convert", "init"):
-        assert f"vjepa2 weights {command}" in page
-    options = re.findall(r"--[a-z-]+", vjepa2("weights", "convert", "--help", env={"COLUMNS": "200", "NO_COLOR": "1"}).stdout)
-    assert [option for option in set(options) - {"--help"} if option not in page] == []

@@ -27,7 +27,10 @@ ENCODER = Encoder(EncoderSpec(48, 3, 2, crop=64), generator=torch.Generator().ma
 
 @dataclass
 class Hub:
-    """A hub whose large files lie on a storage of another name; `behaviours` are used up, one a request for content."""
+    """A hub whose small files lie in a cache of its own, the large ones on a storage of another name.
+
+    `behaviours` are used up, one a request for content.
+    """
 
     files: dict[str, bytes]
     behaviours: list[str] = field(default_factory=list)
@@ -39,18 +42,22 @@ class Hub:
         span = request.headers.get("Range")
         self.requests.append((request.command, request.path, span))
         name = request.path.rpartition("/")[2]
-        behaviour = self.behaviours.pop(0) if self.behaviours and request.command == "GET" else "kind"
         assert HUB is not None
-        expected = f"/{HUB.repository}/resolve/{HUB.revision}/{name}"
-        if behaviour.isdecimal() or name not in self.files or request.path not in (expected, f"/storage/{name}"):
+        asked = request.path == f"/{HUB.repository}/resolve/{HUB.revision}/{name}"
+        behaviour = self.behaviours.pop(0) if self.behaviours and request.command == "GET" and not asked else "kind"
+        if (
+            behaviour.isdecimal()
+            or name not in self.files
+            or not (asked or request.path in (f"/storage/{name}", f"/small/{name}"))
+        ):
             request.send_error(int(behaviour) if behaviour.isdecimal() else 404)
             return
         content = self.files[name]
-        large = name.endswith(".safetensors")
-        if large and request.path == expected:
-            request.send_response(302)
-            request.send_header("Location", f"http://localhost:{self.port}/storage/{name}")
-            if self.states:
+        if asked:
+            large = name.endswith(".safetensors")
+            request.send_response(302 if large else 307)
+            request.send_header("Location", f"http://localhost:{self.port}/storage/{name}" if large else f"/small/{name}")
+            if self.states and large:
                 request.send_header("X-Linked-Etag", f'"{hashlib.sha256(content).hexdigest()}"')
             request.end_headers()
             return
@@ -162,7 +169,7 @@ def test_a_dropped_copy_goes_on_where_it_stopped_also_in_a_later_command(
     serve: Serve, cache: Path, content: dict[str, bytes]
 ) -> None:
     assert HUB is not None
-    hub = serve(behaviours=("kind", "kind", "drop", *["503"] * 5))
+    hub = serve(behaviours=("kind", "drop", *["503"] * 5))
     with pytest.raises(WeightsError, match="HTTP 503"):
         quick_pull()
     assert names(cache) == [f"{HUB.name}.partial"]
@@ -173,7 +180,7 @@ def test_a_dropped_copy_goes_on_where_it_stopped_also_in_a_later_command(
     assert hub.requests[-1] == ("GET", "/storage/model.safetensors", f"bytes={half}-")
 
 
-@pytest.mark.parametrize("behaviours", [("corrupt",), ("kind", "kind", "corrupt")])
+@pytest.mark.parametrize("behaviours", [("corrupt",), ("kind", "corrupt")])
 def test_what_is_not_what_the_hub_states_is_refused(serve: Serve, cache: Path, behaviours: tuple[str, ...]) -> None:
     assert HUB is not None
     serve(behaviours=behaviours)
@@ -188,7 +195,7 @@ def test_a_place_that_states_no_digest_is_no_mirror_of_the_hub(serve: Serve, cac
     hub = serve(states=False)
     with pytest.raises(WeightsError, match="states no digest"):
         quick_pull()
-    assert [command for command, _, _ in hub.requests] == ["HEAD"]
+    assert [command for command, _, _ in hub.requests] == ["HEAD", "HEAD"]
 
 
 def test_a_hub_without_the_repository_is_told_with_its_address(serve: Serve, cache: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from vjepa2cli import registry
 from vjepa2cli.cli import console
 from vjepa2cli.progress import Progress
+from vjepa2cli.ranks import is_leader
 
 _BASELINES = ("untrained:", "pixels:")
 _BARE_SUFFIXES = (".pt", ".pth", ".safetensors")
@@ -36,11 +37,17 @@ def _fetch(model: registry.ReleasedModel, progress: Progress) -> None:
     if here is None:
         if not is_offline():
             size = f" ({model.gigabytes} GB)" if model.gigabytes else ""
-            console.say(f"{model.name} is not on this machine; downloading it{size} to {registry.cache_folder()}")
+            _tell(f"{model.name} is not on this machine; downloading it{size} to {registry.cache_folder()}")
         pulled = pull(model.name, progress=progress)
-        console.say(f"{model.name}: took {describe(model, pulled.origin)}")
+        _tell(f"{model.name}: took {describe(model, pulled.origin)}")
     elif here.is_dir():
-        console.say(f"{model.name}: takes {describe(model, 'hub')}")
+        _tell(f"{model.name}: takes {describe(model, 'hub')}")
+
+
+def _tell(line: str) -> None:
+    """Say it once, whatever the number of processes."""
+    if is_leader():
+        console.say(line)
 
 
 def _encoder_of(place: str) -> str:
@@ -64,4 +71,4 @@ def _tell_own_encoder(place: str) -> None:
     else:
         carries = released is not None and released.family == "2-ac"
     if carries:
-        console.say(f"{place}: carries its own encoder, which is taken; it is not that of a V-JEPA 2 checkpoint of the same size")
+        _tell(f"{place}: carries its own encoder, which is taken; it is not that of a V-JEPA 2 checkpoint of the same size")

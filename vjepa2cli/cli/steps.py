@@ -131,7 +131,7 @@ def pretrain(
                 store,
                 run_dir,
                 config=settings,
-                init_from=init_from,
+                init_from=init_from and at_hand(init_from, progress),
                 threads=workers,
                 device=find_device(device),
                 progress=progress,
