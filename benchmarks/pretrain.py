@@ -226,7 +226,7 @@ def run_of(store: Path, run_dir: Path, asked: argparse.Namespace, *, threads: in
         "-m",
         "vjepa2cli",
         "--threads",
-        str(asked.threads),
+        str(threads),
         "pretrain",
         store,
         "--run-dir",
@@ -257,12 +257,9 @@ def processes(asked: argparse.Namespace) -> None:
             rows = run_of(store, Path(folder) / f"run{count}", asked, threads=1, processes=count)
             passed = (bytes_on_loopback() - before) / (len(rows) + 2)
             medians.append(statistics.median(row["seconds"] for row in rows))
-            print(
-                f"{count} of {asked.threads} threads: {medians[-1]:.3f} s a step, {passed / 1e6:.1f} MB a step over the loopback"
-            )
-    print(
-        f"two take {medians[1] / medians[0]:.2f} of the time of one; gradients are {gradient / 1e6:.1f} MB, which each sends once"
-    )
+            print(f"{count} of one thread: {medians[-1]:.3f} s a step, {passed / 1e6:.1f} MB a step over the loopback")
+    faster = medians[0] / medians[1]
+    print(f"two are {faster:.2f} times as fast as one; gradients are {gradient / 1e6:.1f} MB, which each sends once")
 
 
 def bytes_on_loopback() -> int:

@@ -1,20 +1,26 @@
 """The shipped recipes of released models: complete, honest about where they depart, and explained."""
 
 import json
+import re
+import statistics
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from vjepa2cli import config as configs
+from vjepa2cli.data.masking import sample_fixed_masks, sample_masks
 from vjepa2cli.errors import ConfigError
 from vjepa2cli.registry import RELEASED
-from vjepa2cli.settings import PretrainConfig
+from vjepa2cli.settings import MaskConfig, PretrainConfig, TrainingConfig
+from vjepa2cli.tokens import TokenGrid
 from vjepa2cli.train.explanation import cost_rows, departure_lines, explain
 from vjepa2cli.train.schedules import learning_rate
 
+PAGE = (Path(__file__).parents[2] / "docs" / "pretraining.md").read_text(encoding="utf-8")
 RECIPES = [name for name in configs.preset_names("pretrain") if name.startswith("vjepa2")]
 
 
@@ -122,3 +128,35 @@ def test_the_command_explains_to_people_and_refuses_in_one_line(vjepa2: Callable
     assert refused.returncode == 1
     assert refused.stderr.count("\n") == 1
     assert "HEIGHTxWIDTH" in refused.stderr
+
+
+def test_the_example_on_the_page_is_a_config_of_three_kinds_of_clips(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "mine.yaml").write_text(block, encoding="utf-8")
+    config = configs.load(tmp_path / "mine.yaml", PretrainConfig)
+    assert [(group.batch_size, group.clip.num_frames, group.clip.media) for group in config.groups] == [
+        (8, 16, "video"),
+        (4, 32, "video"),
+        (8, 4, "image"),
+    ]
+
+
+def test_the_page_names_every_section_that_pretraining_alone_has() -> None:
+    named = set(re.findall(r"`([a-z_]+)`", PAGE))
+    own = set(PretrainConfig.model_fields) - set(TrainingConfig.model_fields)
+    assert own - {"probe_windows"} <= named
+
+
+@pytest.mark.parametrize(("kept", "batch"), [("shortest", 1), ("shortest", 24), ("fixed", 24)])
+@pytest.mark.parametrize("blocks", ["8 blocks of .15", "2 blocks of .7"])
+def test_the_table_of_masks_on_the_page_is_what_the_samplers_do(blocks: str, kept: str, batch: int) -> None:
+    lines = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in PAGE.splitlines() if line.startswith("|")]
+    start = next(index for index, cells in enumerate(lines) if cells[0] == blocks)
+    row = lines[start + {("shortest", 1): 0, ("shortest", 24): 1, ("fixed", 24): 2}[kept, batch]]
+    shape = MaskConfig() if blocks.startswith("8") else MaskConfig(num_blocks=2, spatial_scale=(0.7, 0.7))
+    sample, grid = (sample_masks if kept == "shortest" else sample_fixed_masks), TokenGrid(8, 16, 16)
+    draws = [sample(batch, grid, shape=shape, generator=torch.Generator().manual_seed(seed)) for seed in range(60)]
+    seen, hidden = (
+        statistics.fmean(getattr(ids, name).shape[1] for ids in draws) / 2048 for name in ("context_ids", "target_ids")
+    )
+    assert [float(row[3].split()[0]), float(row[4].split()[0])] == pytest.approx([100 * seen, 100 * hidden], abs=0.06)
