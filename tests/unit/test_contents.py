@@ -18,9 +18,11 @@ from vjepa2cli.errors import WeightsError
 from vjepa2cli.models.ac_predictor import AcPredictor, AcPredictorSpec
 from vjepa2cli.models.contents import read_contents
 from vjepa2cli.models.encoder import Encoder, EncoderSpec
+from vjepa2cli.models.encoder_v21 import EncoderV21, EncoderV21Spec
 from vjepa2cli.models.predictor import Predictor, PredictorSpec
-from vjepa2cli.models.probe import AttentiveProbe, ProbeSpec
-from vjepa2cli.models.weights import to_transformers
+from vjepa2cli.models.predictor_v21 import PredictorV21, PredictorV21Spec
+from vjepa2cli.models.probe import AnticipationProbe, AnticipationProbeSpec, AttentiveProbe, ProbeSpec
+from vjepa2cli.models.weights import to_folder, to_transformers
 
 SPEC = EncoderSpec(24, 2, 2, mlp_ratio=3.0, patch_size=8, crop=32, num_frames=4)
 PREDICTOR_SPEC = PredictorSpec(24, 12, 3, 2, num_mask_tokens=3)
@@ -74,6 +76,22 @@ def test_a_model_folder_tells_heads_that_its_config_states(tmp_path: Path) -> No
     assert contents.layout == "ours"
     found = {network.network: (network.num_heads, network.parameters) for network in contents.networks}
     assert found == {"encoder": (2, num_parameters(encoder)), "predictor": (2, num_parameters(predictor))}
+
+
+def test_a_folder_of_v2_1_tells_both_networks(tmp_path: Path) -> None:
+    encoder, predictor = EncoderV21(EncoderV21Spec(48, 4, 2)), PredictorV21(PredictorV21Spec(48, 48, 24, 2, 4))
+    save_model(tmp_path, *to_folder(encoder, predictor))
+    found = {
+        network.network: (network.family, network.num_heads, network.parameters) for network in read_contents(tmp_path).networks
+    }
+    assert found == {"encoder": ("2.1", 2, num_parameters(encoder)), "predictor": ("2.1", 4, num_parameters(predictor))}
+
+
+def test_the_classifiers_of_a_probe_are_counted(tmp_path: Path) -> None:
+    probe = AnticipationProbe(AnticipationProbeSpec(48, num_verbs=3, num_nouns=4, num_actions=6, num_heads=2))
+    torch.save({"classifiers": [wrapped(probe, "module.")]}, tmp_path / "probe.pt")
+    (network,) = read_contents(tmp_path / "probe.pt").networks
+    assert network.outputs == {"verb_classifier": 3, "noun_classifier": 4, "action_classifier": 6}
 
 
 def test_ac_predictors_probes_and_flat_files_are_told_apart(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from vjepa2cli.cli.steps import Json, Overrides
 if TYPE_CHECKING:
     from vjepa2cli.models.contents import Network
 
+_CLASSES = {"linear": "classes", "verb_classifier": "verbs", "noun_classifier": "nouns", "action_classifier": "actions"}
+
 weights_app = typer.Typer(no_args_is_help=True, help="Checkpoints: list, pull, inspect and convert them; and fresh encoders.")
 
 
@@ -120,6 +122,7 @@ def _cells(network: "Network") -> tuple[str, ...]:
         shape += [f"width {network.width}", f"depth {network.depth}"]
     shape += [f"{network.num_heads} heads"] if network.num_heads else []
     shape += [f"patch {network.patch_size}"] if network.patch_size else []
+    shape += [f"{count} {_CLASSES[name]}" for name, count in network.outputs.items()]
     return (
         network.network,
         network.key or "-",

@@ -81,7 +81,7 @@ def insisted(attempt: Callable[[], _Result], *, progressed: Callable[[], bool], 
             return attempt()
         except DroppedError as error:
             fault = str(error)
-            _LOG.info("%s: %s; trying again", where, fault)
+            _LOG.warning("%s: %s; trying again", where, fault)
         tries = 1 if progressed() else tries + 1
     raise MirrorError(f"{fault}, {_TRIES} times in a row")
 

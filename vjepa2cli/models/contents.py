@@ -21,6 +21,7 @@ _KEY = re.compile(r"(target_encoder|ema_encoder|encoder|predictor)\.")
 _TRANSFORMERS = re.compile(r"(vjepa2\.)?encoder\.embeddings\.")
 _LEGACY = ("pos_embed", "predictor_pos_embed")
 _V2_1 = re.compile(r"norms_block\.|patch_embed_img\.|video_mod_embed|predictor_embed\.0\.|predictor_proj_context\.")
+_CLASSIFIER = re.compile(r"(linear|(?:verb|noun|action)_classifier)\.weight")
 _BLOCKS = {
     "encoder": "blocks.",
     "predictor": "predictor_blocks.",
@@ -38,6 +39,7 @@ class Network:
     prefixes: what its names begin with beside the official name; parameters counts neither buffers of old files (their
         sine-cosine positions) nor repeats them; num_bytes is what the tensors take in the file.
     size: the released encoder size that is nearest by width and depth; exact says whether it is that size.
+    outputs: the number of classes of each classifier of a probe, by its name.
     shapes: each tensor's shape by its name in the file, or, of a model of transformers, by its official name.
     """
 
@@ -56,6 +58,7 @@ class Network:
     num_heads: int | None
     size: str | None
     exact: bool
+    outputs: Mapping[str, int]
     shapes: Mapping[str, list[int]]
 
 
@@ -104,8 +107,11 @@ def _folder_contents(path: Path) -> Contents:
     layout = "transformers" if about is None else "ours"
     if any(_TRANSFORMERS.match(name) for name in tensors):
         return Contents(folder, layout, _kinds(config), _transformers_networks(tensors, config))
-    spec = (about or {}).get("spec") or about or {}
-    return Contents(folder, layout, _kinds(config), (_network("", tensors, spec),))
+    recorded = about or {}
+    # A folder of several networks records the predictor's spec apart; one of another network says it all at the top.
+    specs = {"": recorded.get("spec", recorded), "encoder": recorded.get("spec"), "predictor": recorded.get("predictor_spec")}
+    networks = (_network(key, state, specs.get(key) or {}) for key, state in _grouped(tensors))
+    return Contents(folder, layout, _kinds(config), tuple(networks))
 
 
 def _transformers_networks(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> tuple[Network, ...]:
@@ -143,8 +149,13 @@ def _state_dicts(tree: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Tenso
             state = _outlined(member) if isinstance(member, dict) else {}
             if state:
                 yield (str(key) if index is None else f"{key}[{index}]"), state
+    yield from _grouped(_outlined(tree))
+
+
+def _grouped(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Flat tensors by the key that their names begin with, "" where they begin with none."""
     groups: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in _outlined(tree).items():
+    for name, tensor in tensors.items():
         match = _KEY.match(name)
         groups.setdefault(match[1] if match else "", {})[name] = tensor
     yield from groups.items()
@@ -174,6 +185,7 @@ def _network(key: str, state: dict[str, Tensor], stated: Mapping[str, Any]) -> N
         num_heads=heads,
         size=size,
         exact=exact,
+        outputs={match[1]: official[name].shape[0] for name in official if (match := _CLASSIFIER.fullmatch(name))},
         shapes={name: list(tensor.shape) for name, tensor in state.items()},
         **shape,
     )
