@@ -85,7 +85,7 @@ def _content(path: Path, folder: Path) -> bytes:
 
 def _without_times(tree: Any) -> Any:
     if isinstance(tree, dict):
-        return {key: _without_times(value) for key, value in tree.items() if key not in ("timing", "seconds")}
+        return {key: _without_times(value) for key, value in tree.items() if key not in ("timing", "seconds", "waited")}
     return [_without_times(item) for item in tree] if isinstance(tree, list) else tree
 
 
