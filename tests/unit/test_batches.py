@@ -9,6 +9,7 @@ import torch
 
 from vjepa2cli.data.batches import ClipBatches, ClipSource, FrameCache, WindowBatches, clip_indices, stride_of
 from vjepa2cli.data.prefetch import Prefetcher
+from vjepa2cli.data.released_cuts import released_indices
 from vjepa2cli.errors import InputError
 from vjepa2cli.settings import ClipConfig
 
@@ -81,6 +82,30 @@ def test_a_cache_forgets_the_oldest_and_stays_within_its_bytes() -> None:
     for key in (1, 2, 1, 3, 1, 2):
         assert int(get(key)[0]) == key
     assert reads == [1, 2, 3, 2]
+
+
+@pytest.mark.parametrize(("rate", "step"), [(30.0, 7), (29.97, 7), (25.0, 6), (24.0, 6)])
+def test_released_clips_lie_one_interval_further_apart_than_they_count(rate: float, step: int) -> None:
+    for seed in range(20):
+        cut = released_indices(300, rate, np.random.default_rng(seed), num_frames=16, fps=4.0)
+        start = cut[0]
+        assert 0 <= start < 300 - 16 * step
+        assert cut[-1] == start + 16 * step - 1
+        assert cut[:-1].tolist() == [int(start + place * 16 * step / 15) for place in range(15)]
+
+
+def test_released_clips_of_a_short_video_repeat_its_last_frame() -> None:
+    cut = released_indices(30, 30.0, np.random.default_rng(0), num_frames=8, fps=4.0)
+    assert cut.tolist() == [0, 10, 20, 29, 29, 29, 29, 29]
+
+
+def test_the_released_cuts_are_taken_where_they_are_asked_for() -> None:
+    def stride(released: bool) -> str:
+        long = [ClipSource("a", 300, 30.0)]
+        batches = ClipBatches(long, _frames, shape=SHAPE, tubelet_size=2, batch_size=1, seed=1, released_cuts=released)
+        return batches.ids(1, rows=range(1))[0].split(":")[-1]
+
+    assert (stride(released=False), stride(released=True)) == ("8", "9")
 
 
 def test_what_is_made_ahead_is_what_would_be_made_when_asked_for_even_if_a_run_goes_back() -> None:

@@ -209,3 +209,9 @@ def test_keys_that_do_not_go_together_are_refused_in_one_line(tree: dict[str, An
     with pytest.raises(ConfigError, match=reason) as caught:
         _config(tree, **changes)
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(("clip", "reason"), [({"crop": 100}, "clip: 16 frames at crop 100"), ({"num_frames": 5}, "5 frames")])
+def test_a_clip_that_makes_no_whole_tubelets_names_its_section(clip: dict[str, int], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        clip_grid(_config(V2, clip=clip))

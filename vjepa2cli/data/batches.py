@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vjepa2cli.data.released_cuts import released_indices
 from vjepa2cli.data.transforms import augment_clip, frame_transform
 from vjepa2cli.errors import ArtifactError, InputError
 
@@ -134,12 +135,14 @@ class ClipBatches:
         tubelet_size: int,
         batch_size: int,
         seed: int,
+        released_cuts: bool = False,
     ) -> None:
-        """Raises InputError where there is no video."""
+        """`released_cuts` takes the frames that the released training takes. Raises InputError where there is no video."""
         if not sources:
             raise InputError("the store holds no video to train on; ingest more, or lower val_fraction")
         self._sources, self._read, self._shape = list(sources), read, shape
         self._tubelet_size, self._batch_size, self._seed = tubelet_size, batch_size, seed
+        self._released_cuts = released_cuts
         self._starts = [_num_starts(source, num_frames=shape.num_frames, fps=shape.fps) for source in self._sources]
         weighted = [source.weight for source in self._sources if source.weight is not None]
         assert len(weighted) in (0, len(self._sources)), "either every video of a store has a weight or none"
@@ -170,8 +173,11 @@ class ClipBatches:
 
     def _draw_from(self, rng: np.random.Generator) -> "_Cut":
         chosen = int(self._cumulative.searchsorted(rng.random(), side="right"))
-        source, start = self._sources[chosen], int(rng.integers(self._starts[chosen]))
-        return _Cut(source, clip_indices(source, start, num_frames=self._shape.num_frames, fps=self._shape.fps))
+        source, num_frames, fps = self._sources[chosen], self._shape.num_frames, self._shape.fps
+        if self._released_cuts and fps is not None:
+            return _Cut(source, released_indices(source.num_frames, source.fps, rng, num_frames=num_frames, fps=fps))
+        start = int(rng.integers(self._starts[chosen]))
+        return _Cut(source, clip_indices(source, start, num_frames=num_frames, fps=fps))
 
     def fill(self, clip: Tensor, step: int, row: int, *, skipped: list[str] | None = None) -> str:
         """Write one row of the batch of `step` into `clip`, and return where it is cut from; threads may fill several.

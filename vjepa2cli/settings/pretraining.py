@@ -107,12 +107,13 @@ class ReleasedQuirksConfig(Section):
 
     `mask_token_per_group`: a mask token stands for a kind of clip, not for a family of masks. `correlated_masks`: every process
     and every family of masks draws from the same numbers. `replayed_draws`: a run that continues another begins again at the
-    clips, masks and context-loss weight of the first update.
+    clips, masks and context-loss weight of the first update. `stretched_clips`: frames lie a little further apart than asked for.
     """
 
     mask_token_per_group: bool = False
     correlated_masks: bool = False
     replayed_draws: bool = False
+    stretched_clips: bool = False
 
 
 class PretrainConfig(TrainingConfig):

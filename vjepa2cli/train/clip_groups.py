@@ -45,6 +45,7 @@ class _Group:
             tubelet_size=spec.tubelet_size,
             batch_size=group.batch_size,
             seed=mix_seed(config.seed, index) if index else config.seed,
+            released_cuts=config.released_quirks.stretched_clips,
         )
         masks = MaskBatches(
             clip_grid(config, index),

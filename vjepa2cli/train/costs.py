@@ -244,7 +244,7 @@ def compute_costs(config: PretrainConfig) -> Costs:
         grid = clip_grid(config, index)
         rows = min(group.rows_per_draw or group.batch_size, group.batch_size)
         masks = MaskBatches(grid, group.masks, batch_size=rows, seed=0, group=index, kept=config.masking.kept)
-        num_draws = max(2, _SAMPLED_ROWS // rows)
+        num_draws = 1 if config.masking.kept == "fixed" else max(2, _SAMPLED_ROWS // rows)
         drawn = [families for step in range(num_draws) for _, families in masks.draws(step, rows=range(rows))]
         families = tuple(
             FamilyCost(

@@ -2,6 +2,7 @@
 
 import torch
 
+from vjepa2cli.errors import ConfigError, InputError
 from vjepa2cli.models.encoder import Encoder, EncoderSpec
 from vjepa2cli.models.encoder_v21 import EncoderV21, EncoderV21Spec
 from vjepa2cli.models.predictor import Predictor, PredictorSpec
@@ -71,7 +72,17 @@ def build_predictor(config: PretrainConfig, *, generator: torch.Generator) -> Pr
 
 
 def clip_grid(config: PretrainConfig, index: int = 0) -> TokenGrid:
-    """The token grid of a kind of clip, by its number in `config.groups`; an image of V-JEPA 2.1 is one tubelet deep."""
+    """The token grid of a kind of clip, by its number in `config.groups`; an image of V-JEPA 2.1 is one tubelet deep.
+
+    Raises ConfigError where it is not whole.
+    """
     clip, sizes = config.groups[index].clip, config.encoder
-    tubelet_size = 1 if clip.num_frames == 1 else sizes.tubelet_size
-    return TokenGrid.from_pixels(clip.num_frames, clip.crop, clip.crop, patch_size=sizes.patch_size, tubelet_size=tubelet_size)
+    tubelet = 1 if clip.num_frames == 1 else sizes.tubelet_size
+    try:
+        return TokenGrid.from_pixels(clip.num_frames, clip.crop, clip.crop, patch_size=sizes.patch_size, tubelet_size=tubelet)
+    except InputError:
+        key = "clip" if index == 0 else f"beside.{index - 1}.clip"
+        raise ConfigError(
+            f"{key}: {clip.num_frames} frames at crop {clip.crop} do not make whole tubelets of {tubelet} frames and "
+            f"{sizes.patch_size} pixels; choose multiples"
+        ) from None
