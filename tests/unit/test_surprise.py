@@ -207,7 +207,7 @@ def test_size_of_the_batch_and_cut_of_the_stream_change_nothing() -> None:
     [
         ({}, Windowing(8, 4, 2, 2)),
         ({"num_frames": 6}, Windowing(6, 2, 2, 2)),
-        ({"num_frames": 2}, "leaves nothing to foretell of 2 frames"),
+        ({"num_frames": 2}, "num_frames: 2 is one time step"),
         ({"num_frames": 12, "context_frames": 4, "stride": 8}, Windowing(12, 4, 8, 2)),
         ({"num_frames": 12, "context_frames": 4, "stride": 10}, "stride: 10 skips frames"),
         ({"context_frames": 3}, "context_frames: 3 is not a multiple of 2"),

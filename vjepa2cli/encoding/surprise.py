@@ -253,10 +253,10 @@ def _networks(model: str | Path) -> tuple[Encoder | EncoderV21, Predictor | Pred
     baseline, separator, _ = str(model).partition(":")
     if separator and baseline in ("untrained", "pixels"):
         raise WeightsError(f"{model}: a baseline has no predictor; give the model itself")
-    held = read_checkpoint(model).networks
+    held = sorted(read_checkpoint(model).networks)
     if "predictor" not in held:
         raise WeightsError(
-            f"{model}: holds no pretraining predictor (it holds {', '.join(sorted(held))}), so it foretells nothing; give a run "
+            f"{model}: holds no pretraining predictor (it holds {', '.join(held)}), so it foretells nothing; give a run "
             "directory of 'vjepa2 pretrain', or a released model such as vjepa2-vitl-256"
         )
     encoder, predictor = load_encoder(model), load_predictor(model)
@@ -286,6 +286,10 @@ def check_windowing(config: SurpriseConfig, spec: EncoderSpec) -> tuple[Windowin
             raise ConfigError(
                 f"{name}: {size} is not a multiple of {unit}, the encoder's; set it to {max(1, size // unit) * unit}"
             )
+    if num_frames < 2 * tubelet:
+        raise ConfigError(
+            f"num_frames: {num_frames} is one time step, of which nothing is foretold; set it to {2 * tubelet} or more"
+        )
     if context_frames >= num_frames:
         raise ConfigError(
             f"context_frames: {context_frames} leaves nothing to foretell of {num_frames} frames; set it to "
