@@ -68,6 +68,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory, noise_store: Path, noise_late
     last = {"zero_stage": 2, "micro_batch_size": 1}
     several += [pretrain("2-killed", killed=True, **last), pretrain("2-then-1", killed=True, **last)]
     several += [pretrain("2-killed", **last), pretrain("1-then-2", zero_stage=1), posttrain[1]]
+    several += [pretrain("odd", batch_size=3) | {"refused": "does not divide over 2 processes"}]
+    several += [pretrain("probe") | {"config": {"step": "probe"}, "refused": "probe runs on one process, and 2 were launched"}]
     run(folder, "several", several, processes=2)
     shutil.copytree(folder / "2-then-1", folder / "2-then-1-as-it-was")
     run(folder, "alone-again", [pretrain("2-then-1", zero_stage=2)], processes=1)
@@ -102,6 +104,12 @@ def test_post_training_weighs_change_over_all_processes(runs: Path) -> None:
 def test_two_processes_that_were_interrupted_end_in_the_same_bits(runs: Path) -> None:
     assert model(runs / "2-killed") == model(runs / "2-zero2")
     assert losses(runs / "2-killed") == losses(runs / "2-zero2")
+
+
+def test_what_does_not_fit_two_processes_is_refused_before_anything_is_made(runs: Path) -> None:
+    """The plan itself holds what the errors say."""
+    assert not (runs / "odd").exists()
+    assert not (runs / "probe").exists()
 
 
 def test_one_process_goes_on_where_two_stood(runs: Path) -> None:

@@ -1,17 +1,23 @@
 """Several trainings in one process of a group: `torchrun ... training_group.py PLAN.json`, a list of what to run.
 
-Each item holds `source` (a store or latents), `run_dir`, `config`, and where it is to be interrupted `killed_after` steps.
+Each item holds `source` (a store or latents), `run_dir` and `config`; `killed_after` steps where it is to be interrupted, and
+`refused`, what the error says, where it is not to start.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from vjepa2cli import config as configs
-from vjepa2cli.settings import PosttrainConfig, PretrainConfig
+from vjepa2cli.errors import Vjepa2Error
+from vjepa2cli.settings import PosttrainConfig, PretrainConfig, ProbeConfig
 from vjepa2cli.train.posttraining import posttrain
 from vjepa2cli.train.pretraining import pretrain
+from vjepa2cli.train.probing import probe
 
 
 class KilledAfter:
@@ -35,16 +41,28 @@ class KilledAfter:
 
 def train(item: dict[str, Any]) -> None:
     """Run one item of a plan."""
+    if "refused" in item:
+        with pytest.raises(Vjepa2Error, match=item["refused"]) as caught:
+            start(item)
+        assert caught.value.told is (os.environ["RANK"] != "0")
+    elif "killed_after" in item:
+        with pytest.raises(KeyboardInterrupt):
+            start(item)
+    else:
+        start(item)
+
+
+def start(item: dict[str, Any]) -> None:
+    """Start the step that the config is for."""
     config = configs.validate(item["config"], where="plan")
     progress = KilledAfter(item.get("killed_after", -1))
     source, run_dir = Path(item["source"]), Path(item["run_dir"])
-    try:
-        if isinstance(config, PretrainConfig):
-            pretrain(source, run_dir, config=config, device="cpu", progress=progress)
-        elif isinstance(config, PosttrainConfig):
-            posttrain(source, run_dir, config=config, device="cpu", progress=progress)
-    except KeyboardInterrupt:
-        assert "killed_after" in item
+    if isinstance(config, PretrainConfig):
+        pretrain(source, run_dir, config=config, device="cpu", progress=progress)
+    elif isinstance(config, PosttrainConfig):
+        posttrain(source, run_dir, config=config, device="cpu", progress=progress)
+    elif isinstance(config, ProbeConfig):
+        probe(source, run_dir, model="none", config=config, device="cpu", progress=progress)
 
 
 if __name__ == "__main__":

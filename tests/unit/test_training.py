@@ -387,3 +387,31 @@ def test_tensorboard_that_is_not_installed_is_named_before_anything_is_made(
     with pytest.raises(DependencyError, match=r"vjepa2cli\[tensorboard\]"):
         posttrain(noise_latents, tmp_path / "run", config=_posttrain_config(tensorboard=True), device="cpu")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("stage", [0, 2])
+def test_weights_moments_and_target_are_float32_under_bf16_and_the_target_moves_by_less_than_bf16_can_tell(
+    noise_store: Path, tmp_path: Path, stage: int
+) -> None:
+    config = _pretrain_config(
+        precision="bf16", zero_stage=stage, steps=1, ema={"start": 0.99925, "end": 0.99925}, optimizer={"lr": 1e-4}
+    )
+    untrained = PretrainTask(VideoStore.open(noise_store), config, device=choose_device("cpu")).module.target_encoder
+    pretrain(noise_store, tmp_path, config=config, device="cpu")
+    checkpoint = tmp_path / "checkpoints" / "step_00000001"
+    weights = torch.load(checkpoint / "module.pt", weights_only=True)
+    weights.pop("__run__")
+    moments = torch.load(checkpoint / "optimizer_00000.pt", weights_only=True)["pieces"].values()
+    assert {tensor.dtype for tensor in [*weights.values(), *(m for piece in moments for m in piece[1:])]} == {torch.float32}
+    before = untrained.blocks[0].attn.qkv.weight.detach()
+    moved = (weights["target_encoder.blocks.0.attn.qkv.weight"] - before).abs()
+    assert 0 < moved.max() < before.abs().median() * torch.finfo(torch.bfloat16).eps / 2
+
+
+@pytest.mark.parametrize(("changes", "says"), [({}, "zero_stage 1 or 2"), ({"zero_stage": 1}, "--device cpu has it anyway")])
+def test_an_optimizer_state_that_is_on_the_cpu_is_not_moved_there(
+    noise_latents: Path, tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        posttrain(noise_latents, tmp_path / "run", config=_posttrain_config(offload_optimizer=True, **changes), device="cpu")
+    assert not (tmp_path / "run").exists()

@@ -53,10 +53,7 @@ class Engine:
     def __init__(
         self, module: nn.Module, groups: Iterable[dict[str, Any]], *, config: TrainingConfig, group: ProcessGroup
     ) -> None:
-        """Wrap `module`; each of `groups` has `name`, `params`, `peak_lr` and `weight_decay`.
-
-        Raises ConfigError where the batch does not divide over the processes, or the optimizer's state cannot be moved out.
-        """
+        """Wrap `module`; each of `groups` has `name`, `params`, `peak_lr` and `weight_decay`. See `check_processes`."""
         self.group, self._zero_stage = group, config.zero_stage
         self.parts = _parts(config, group)
         self._module, optimizer = module.to(group.device), config.optimizer
@@ -69,7 +66,6 @@ class Engine:
         self._norms = _GradientNorms(adamw)
         zero: dict[str, Any] = {"stage": config.zero_stage}
         if config.offload_optimizer:
-            _check_offload(config, group)
             zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
         settings = {
             "train_micro_batch_size_per_gpu": len(self.parts[0]),
@@ -161,26 +157,24 @@ class Engine:
         return state
 
 
+def check_processes(config: TrainingConfig, *, group: ProcessGroup) -> None:
+    """Raise ConfigError where the batch does not divide over the processes, or the optimizer's state cannot be moved out."""
+    message = None
+    if config.batch_size % group.world_size:
+        message = f"batch_size: {config.batch_size} does not divide over {group.world_size} processes; choose a multiple"
+    elif config.offload_optimizer and config.zero_stage == 0:
+        message = "offload_optimizer: true needs zero_stage 1 or 2, which hold the optimizer's state apart; set one of them"
+    elif config.offload_optimizer and group.device.type == "cpu":
+        message = "offload_optimizer: true moves the optimizer's state to the CPU, where --device cpu has it anyway; drop it"
+    if message:
+        raise group.agreed(ConfigError(message))
+
+
 def _parts(config: TrainingConfig, group: ProcessGroup) -> list[range]:
     """This process's rows of the batch, cut into as many even parts as it takes for `micro_batch_size` of them at once."""
-    if config.batch_size % group.world_size:
-        raise group.agreed(
-            ConfigError(f"batch_size: {config.batch_size} does not divide over {group.world_size} processes; choose a multiple")
-        )
     rows = group.share(config.batch_size)
     count = -(-len(rows) // (config.micro_batch_size or len(rows)))
     return [rows[len(rows) * part // count : len(rows) * (part + 1) // count] for part in range(count)]
-
-
-def _check_offload(config: TrainingConfig, group: ProcessGroup) -> None:
-    if config.zero_stage == 0:
-        raise ConfigError(
-            "offload_optimizer: true needs zero_stage 1 or 2, which hold the optimizer's state apart; set one of them"
-        )
-    if group.device.type == "cpu":
-        raise ConfigError(
-            "offload_optimizer: true moves the optimizer's state to the CPU, where --device cpu has it anyway; drop it"
-        )
 
 
 class _GradientNorms:

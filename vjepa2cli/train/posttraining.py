@@ -24,7 +24,7 @@ from vjepa2cli.models.weights import state_digest
 from vjepa2cli.models.world_model import rollout
 from vjepa2cli.progress import SILENT, Progress
 from vjepa2cli.settings import PosttrainConfig
-from vjepa2cli.train.engine import Engine, autocast
+from vjepa2cli.train.engine import Engine, autocast, check_processes
 from vjepa2cli.train.loop import decay_groups, fit
 from vjepa2cli.train.losses import Batch, LossModule, Term
 from vjepa2cli.train.process_group import ProcessGroup, choose_device
@@ -195,6 +195,7 @@ def posttrain(
     not finite.
     """
     group = ProcessGroup(choose_device(device))
+    check_processes(config, group=group)
     store = group.together(lambda: LatentStore.open(latents))
     inputs = {"latents": store.digest, "encoder": store.encoder_digest}
     origin = provenance("posttrain", config, inputs=inputs, seed=config.seed)

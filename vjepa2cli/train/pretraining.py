@@ -22,7 +22,7 @@ from vjepa2cli.models.weights import state_digest, to_folder
 from vjepa2cli.progress import SILENT, Progress
 from vjepa2cli.settings import PretrainConfig
 from vjepa2cli.train.clip_groups import ClipGroups, find_sources, masks_on, reader
-from vjepa2cli.train.engine import Engine, autocast
+from vjepa2cli.train.engine import Engine, autocast, check_processes
 from vjepa2cli.train.health import feature_figures
 from vjepa2cli.train.initial import Initial, continue_run, give_weights
 from vjepa2cli.train.loop import decay_groups, fit
@@ -135,6 +135,7 @@ def pretrain(
     if config.continues and init_from is None:
         raise ConfigError("continues: true: this config goes on with a trained model; name it by --init-from")
     group = ProcessGroup(choose_device(device))
+    check_processes(config, group=group)
     videos = group.together(lambda: VideoStore.open(store))
     task = group.together(lambda: PretrainTask(videos, config, device=group.device, threads=threads))
     initial = None if init_from is None else group.together(lambda: task.begin_from(init_from))

@@ -71,12 +71,6 @@ class ProcessGroup:
                 dist.all_gather_object(items, item)
         return items
 
-    def barrier(self) -> None:
-        """Wait for every process."""
-        if self.world_size > 1:
-            with noticing_loss():
-                dist.barrier()
-
     def together(self, act: Callable[[], _T]) -> _T:
         """Run `act` on every process; where one cannot, all of them end, and the first that failed tells why."""
         result, failure = _attempt(act)
