@@ -18,6 +18,8 @@ from vjepa2cli.files import is_disk_full
 from vjepa2cli.launching import num_cores
 
 _REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: try again
+_INTERRUPTED = 130
+_GO_ON = "interrupted; run the same command again to go on"
 
 app = typer.Typer(
     name="vjepa2",
@@ -98,15 +100,18 @@ def main() -> None:
     try:
         app(prog_name="vjepa2")
     except SystemExit as ended:
+        # typer turns an interruption of a command into this code and says nothing.
         code = ended.code
+        if code == _INTERRUPTED:
+            console.say(_GO_ON)
     except Vjepa2Error as error:
         code = _REQUEUE if isinstance(error, StoppedError) else 1
         if not error.told:
             console.show_faults(error.faults if isinstance(error, WeightsError) else ())
             console.say(str(error) if isinstance(error, StoppedError) else f"error: {error}")
     except KeyboardInterrupt:
-        code = 130
-        console.say("interrupted; run the same command again to go on")
+        code = _INTERRUPTED
+        console.say(_GO_ON)
     except OSError as error:
         code = 1
         where = error.filename or "system"
