@@ -1,8 +1,10 @@
 """The page on encoding: its commands run as written."""
 
+import os
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +27,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "encode.md"
 def inputs(folder: Path) -> None:
     """What the page speaks of: a model where commands look for one, a video, an image and a folder of both."""
     generator = torch.Generator().manual_seed(0)
-    encoder = Encoder(EncoderSpec(embed_dim=24, depth=1, num_heads=2, crop=64, num_frames=4), generator=generator)
+    encoder = Encoder(EncoderSpec(embed_dim=24, depth=2, num_heads=2, crop=64, num_frames=4), generator=generator)
     predictor = Predictor(PredictorSpec(encoder_dim=24, embed_dim=16, depth=1, num_heads=2), generator=generator)
     save_model(folder / "results" / "pretrain" / "model", *to_transformers(encoder, predictor))
     rng = np.random.default_rng(0)
@@ -36,17 +38,24 @@ def inputs(folder: Path) -> None:
     write_image(folder / "folder" / "frame.png", frames[0])
 
 
+def lines(text: str) -> list[str]:
+    """Every line of the commands in a text."""
+    return [line for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+
+
 def commands(section: str) -> list[list[str]]:
     """The arguments of every command in a section of the page."""
     page = PAGE.read_text()
-    text = page[page.index(f"## {section}\n") :].split("\n## ")[0]
-    lines = [line for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
-    words = [shlex.split(line, comments=True) for line in lines]
+    text = page[page.index(f"# {section}\n") :].split("\n## ")[0]
+    words = [shlex.split(line, comments=True) for line in lines(text) if "|" not in line]
     assert all(command == "vjepa2" for command, *_ in words)
     return [arguments for _, *arguments in words]
 
 
-@pytest.mark.parametrize("section", ["Pictures", "Surprise"])
+SECTIONS = ["Encode", "Inputs", "Modes", "Outputs", "Precision and memory", "Pictures", "Surprise"]
+
+
+@pytest.mark.parametrize("section", SECTIONS)
 def test_commands_run_as_written_and_make_what_they_print(
     section: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -59,6 +68,29 @@ def test_commands_run_as_written_and_make_what_they_print(
         places = ("--pca", "--similarity-out", "--out", "--plot", "--map")
         wanted = [arguments[place + 1] for place, word in enumerate(arguments) if word in places]
         assert [path for path in (*printed, *wanted) if not Path(path).exists()] == []
+
+
+def test_pipes_run_as_written(tmp_path: Path) -> None:
+    inputs(tmp_path)
+    (tmp_path / "vjepa2").write_text(f'#!/bin/sh\nexec {sys.executable} -m vjepa2cli "$@"\n')
+    (tmp_path / "vjepa2").chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    for line in [line for line in lines(PAGE.read_text()) if "|" in line]:
+        ended = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+        assert all((tmp_path / path).exists() for path in ended.stdout.splitlines())
+
+
+def test_every_command_is_in_a_section_that_runs() -> None:
+    piped = [line for line in lines(PAGE.read_text()) if "|" in line]
+    assert sum(len(commands(section)) for section in SECTIONS) + len(piped) == len(lines(PAGE.read_text()))
+
+
+def test_the_page_names_every_option(vjepa2: Command) -> None:
+    page = PAGE.read_text()
+    options = re.findall(r"--[a-z-]+", vjepa2("encode", "--help", env={"COLUMNS": "200", "NO_COLOR": "1"}).stdout)
+    common = {"--help", "--model", "--config", "--device", "--json"}
+    assert [option for option in sorted({*options} - common) if option not in page] == []
 
 
 def test_a_wrong_point_is_one_line(vjepa2: Command, tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def encode(
         console.say(f"refused {refused['source']}: {refused['reason']}")
     if result["kept"]:
         console.say(f"kept {len(result['kept'])} of an earlier run")
-    console.emit(result, "\n".join([*result["written"], *result["kept"], *result["drawn"]]), as_json=as_json)
+    console.emit(result, "\n".join([*result["files"], *result["drawn"]]), as_json=as_json)
 
 
 def _point(text: str) -> list[float]:

@@ -43,10 +43,10 @@ def _run(encoder: FrameEncoder, clip: Tensor, layers: Sequence[int]) -> list[Ten
 
 
 class Rows:
-    """The rows of one input in the order of time: `append(name, rows)` is called as soon as no later window can change them."""
+    """The rows of one input in the order of time, given to `append(name, rows)` as soon as no later window can change them."""
 
-    def __init__(self, recipe: Recipe, append: Append) -> None:
-        self._recipe, self._append = recipe, append
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
         self._sums: list[Floats] = []
         self._counts = np.zeros(0, np.float32)
         self._first = 0
@@ -55,24 +55,24 @@ class Rows:
         self._spans: list[tuple[float, float]] = []
         self._shape: tuple[int, ...] = ()
 
-    def add(self, window: Window, outputs: Sequence[Floats]) -> None:
+    def add(self, window: Window, outputs: Sequence[Floats], append: Append) -> None:
         """Take the outputs of the next window, one [T, ...] a layer."""
         times = np.array([time for time, _ in window.frames])
         if self._recipe.mode == "pooled":
             self._timestamps.append(float(times.mean()))
             self._spans.append((float(times[0]), float(times[-1])))
-            self._emit(outputs)
+            self._emit(outputs, append)
             return
         steps = times.reshape(len(outputs[0]), -1).mean(1)
         self._timestamps += steps[window.skip :].tolist()
         if self._recipe.fused:
-            self._fuse(window, outputs)
+            self._fuse(window, outputs, append)
         else:
-            self._emit([rows[window.skip :] for rows in outputs])
+            self._emit([rows[window.skip :] for rows in outputs], append)
 
-    def finish(self) -> dict[str, NDArray[Any]]:
+    def finish(self, append: Append) -> dict[str, NDArray[Any]]:
         """Put out the last rows; returns the arrays that go beside them."""
-        self._put_out(len(self._counts))
+        self._put_out(len(self._counts), append)
         arrays: dict[str, NDArray[Any]] = {"timestamps": np.array(self._timestamps)}
         if self._spans:
             arrays["spans"] = np.array(self._spans)
@@ -88,10 +88,10 @@ class Rows:
         """SHA-256 over rows and timestamps."""
         return digest_json([[digest.hexdigest() for digest in self._digests], self._timestamps])
 
-    def _fuse(self, window: Window, outputs: Sequence[Floats]) -> None:
+    def _fuse(self, window: Window, outputs: Sequence[Floats], append: Append) -> None:
         """Add to the time steps that earlier windows hold; each is the mean of its windows, all of one weight."""
         start = window.start // self._recipe.tubelet_size
-        self._put_out(start - self._first)
+        self._put_out(start - self._first, append)
         known = len(self._counts)
         if not self._sums:
             self._sums = [rows[:0] for rows in outputs]
@@ -99,18 +99,18 @@ class Rows:
             self._sums[index] = np.concatenate([self._sums[index] + rows[:known], rows[known:]])
         self._counts = np.concatenate([self._counts + 1, np.ones(len(outputs[0]) - known, np.float32)])
 
-    def _put_out(self, count: int) -> None:
+    def _put_out(self, count: int, append: Append) -> None:
         """Put out the first `count` time steps that are held."""
         if count <= 0:
             return
         weights = self._counts[:count]
-        self._emit([sums[:count] / weights.reshape(-1, *[1] * (sums.ndim - 1)) for sums in self._sums])
+        self._emit([sums[:count] / weights.reshape(-1, *[1] * (sums.ndim - 1)) for sums in self._sums], append)
         self._sums, self._counts = [sums[count:] for sums in self._sums], self._counts[count:]
         self._first += count
 
-    def _emit(self, outputs: Sequence[Floats]) -> None:
+    def _emit(self, outputs: Sequence[Floats], append: Append) -> None:
         for name, digest, rows in zip(self._recipe.names, self._digests, outputs, strict=True):
             rows = np.ascontiguousarray(rows)
             self._shape = rows.shape[1:]
             digest.update(rows.data)
-            self._append(name, rows)
+            append(name, rows)

@@ -6,8 +6,10 @@ The numbers are estimates from above, of what is held at the same time; a test m
 import os
 import re
 import resource
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -21,7 +23,7 @@ from vjepa2cli.models.pixels import PixelEncoder
 from vjepa2cli.models.world_model import FrameEncoder
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
-_PROBED = 16
+_PROBED = 32
 _FRAMES_OF_UNKNOWN = 300
 _MIB = 1 << 20
 
@@ -34,7 +36,10 @@ _DECODED_FRAMES = 24
 _WRITER_BYTES = {".npz": 8 * _MIB, ".safetensors": 8 * _MIB, ".h5": 4 * _MIB, ".zarr": 48 * _MIB}
 """Rows of one array that wait to be written."""
 _MOST_PROCESSES = 8
-_SLACK = 1.25
+_LIBRARY_BYTES = 48 * _MIB
+"""What the libraries of matrix products set up for themselves."""
+_SLACK = 1.5
+"""What an allocator holds beyond what is asked of it."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +186,12 @@ def _held(device: torch.device) -> int:
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return int(total - free)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not ru_maxrss, which begins with that of the process that started this one.
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _peak(
@@ -202,4 +212,5 @@ def _peak(
     inputs = max(1, crew.processes) * (window + 3 * outputs + len(recipe.names) * _WRITER_BYTES[suffix])
     decoding = work.largest_frame * (2 * _DECODED_FRAMES + 12) + 2 * BLOCK_FRAMES * frame
     process = decoding + _PROCESS_BYTES + crew.ring_frames * frame
-    return int(_SLACK * (computed + waiting + inputs) + (crew.processes * process if crew.processes else decoding))
+    here = _LIBRARY_BYTES + _SLACK * (computed + waiting + inputs)
+    return int(here + (crew.processes * process if crew.processes else decoding))

@@ -49,14 +49,15 @@ class _Input:
         self._recipe, self._create = recipe, create
         tubelet = recipe.tubelet_of(still=source.still)
         self.cutter = WindowCutter(num_frames=recipe.num_frames, stride=recipe.stride, tubelet_size=tubelet)
-        self.rows = Rows(recipe, self._append)
+        self.rows = Rows(recipe)
         self.ended: Ended | None = None
         self.refused = False
         self.num_waiting = 0
         self.padding = 0
         self._writer: FeatureWriter | None = None
 
-    def _append(self, name: str, rows: Floats) -> None:
+    def append(self, name: str, rows: Floats) -> None:
+        """Write rows, to a file that the first ones make."""
         if self._writer is None:
             self._writer = self._create(self.source)
         self._writer.append(name, rows)
@@ -71,7 +72,7 @@ class _Input:
     def commit(self, origin: dict[str, Any]) -> dict[str, Any]:
         """Write what is left, and the header: `origin` and the description, which is returned."""
         assert self.ended is not None
-        arrays = self.rows.finish()
+        arrays = self.rows.finish(self.append)
         assert self._writer is not None
         shape = self.rows.shape
         grid = self._recipe.grid(self._recipe.num_frames)
@@ -206,7 +207,7 @@ class Pipeline:
         for index, (one, window) in enumerate(flight.items):
             one.num_waiting -= 1
             if not one.refused:
-                one.rows.add(window, [rows[index] for rows in outputs])
+                one.rows.add(window, [rows[index] for rows in outputs], one.append)
         yield BatchDone(len(flight.items))
         for one in dict.fromkeys(one for one, _ in flight.items):
             if not one.refused:

@@ -5,7 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from vjepa2cli.settings import EncodeConfig
 
 _DEFAULT = EncodeConfig()
 _NO_PICTURES = Pictures()
+_FIRST_SECONDS = 3.0
 _LONG_SECONDS = 30.0
 
 
@@ -51,11 +52,12 @@ def encode(
     progress: Progress = SILENT,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Encode videos, images, folders, globs and video stores; returns what was `written`, `kept`, `drawn` and `refused`.
+    """Encode videos and images; returns the `files`, and what was `written`, `kept`, `drawn` and `refused`.
 
-    One file becomes one .npz, .safetensors, .h5 or .zarr at `out`. Several become a folder of files, one each, or one .h5 or
-    .zarr with a group each; they have a report, `encoding.json`, and features that are there from the same content, config and
-    model are kept. What cannot be read is refused and passed over. docs/encode.md says what the files hold.
+    Inputs are files, folders, globs and video stores. One file becomes one .npz, .safetensors, .h5 or .zarr at `out`. Several
+    become a folder of files, one each, or one .h5 or .zarr with a group each; they have a report, `encoding.json`, and features
+    that are there from the same content, settings and model are kept. What cannot be read is refused and passed over.
+    docs/encode.md says what the files hold.
 
     `workers` processes decode ahead (None: as many as the machine has room for, 0: this process decodes). They are spawned, so a
     script that asks for them needs the `__main__` guard. `max_memory` bounds bytes: of the GPU where one is used, else of all
@@ -223,7 +225,8 @@ class _Run:
             write_report(self.targets.report, "encode", report, provenance=self.origin, timing=self._timing)
         written = [self.targets.shown(source) for source in present if source.name not in self._kept]
         kept = [self.targets.shown(source) for source in present if source.name in self._kept]
-        return report | {"written": written, "kept": kept, "drawn": drawn, "precision": self.recipe.precision}
+        files = [str(self.targets.out)] if self.targets.is_store else [self.targets.shown(source) for source in present]
+        return report | {"files": files, "written": written, "kept": kept, "drawn": drawn, "precision": self.recipe.precision}
 
 
 def _reason(source: Source, error: Vjepa2Error) -> str:
@@ -246,34 +249,40 @@ def _announce(work: Work, plan: Plan, run: _Run, say: Callable[[str], None]) -> 
     )
 
 
-@dataclass
 class _Clock:
-    """How long a run takes, how long it waited for frames, and, once the first batch is through, how long it will take."""
+    """How long a run takes, how long it waited for frames, and, after its first seconds, how long all of it will take."""
 
-    began: float = field(default_factory=time.monotonic)
-    waited: float = 0.0
-    counted: int = 0
-    said: bool = False
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._first_frame: float | None = None
+        self._waited = 0.0
+        self._counted = 0
+        self._has_said = False
 
     def timed(self, messages: Iterator[Message]) -> Iterator[Message]:
         """The messages, timed."""
         while True:
             before = time.monotonic()
             message = next(messages, None)
-            self.waited += time.monotonic() - before
+            self._waited += time.monotonic() - before
             if message is None:
                 return
+            if self._first_frame is None:
+                self._first_frame = time.monotonic()
             yield message
 
     def count(self, num_windows: int, *, of: int, say: Callable[[str], None]) -> None:
-        """Count windows that are done, and say after the first ones how long all will take if it is long."""
-        self.counted += num_windows
-        seconds = (time.monotonic() - self.began) / self.counted
-        if not self.said and seconds * of > _LONG_SECONDS:
+        """Count windows that are done."""
+        self._counted += num_windows
+        passed = time.monotonic() - (self._first_frame or self._began)
+        seconds = passed / self._counted
+        if self._has_said or passed < _FIRST_SECONDS:
+            return
+        self._has_said = True
+        if seconds * of > _LONG_SECONDS:
             minutes, rest = divmod(round(seconds * of), 60)
             say(f"encode: {seconds:.3g} s a clip, about {minutes // 60}:{minutes % 60:02d}:{rest:02d} in all")
-        self.said = True
 
     def report(self) -> dict[str, float]:
         """Seconds of the whole run, and those spent waiting for frames."""
-        return {"seconds": time.monotonic() - self.began, "seconds_waiting_for_frames": self.waited}
+        return {"seconds": time.monotonic() - self._began, "seconds_waiting_for_frames": self._waited}
