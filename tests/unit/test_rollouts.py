@@ -183,14 +183,33 @@ def test_no_time_at_all_is_the_first_mean():
     assert torch.equal(found.actions, torch.zeros(1, 7))
 
 
-def test_pace_is_that_of_the_slowest_of_late():
+def test_pace_knows_the_fixed_part_the_load_and_the_longest_stall_and_forgets_them():
     pace = Pace()
-    pace.add(0.1)
-    slow = pace.seconds
-    assert slow > 0.1
-    for _ in range(100):
-        pace.add(0.01)
-    assert 0.01 < pace.seconds < slow / 4
+    assert pace.rows_within(1.0, 64) == 1, "nothing is known yet"
+    pace.calibrate(one=0.011, many=0.041, rows=31)
+    assert pace.rows_within(0.005, 31) == 0
+    assert pace.rows_within(10.0, 31) == 31
+    assert pace.seconds(31) == pytest.approx(0.041 + 0.004, abs=1e-3)
+    few = pace.rows_within(0.04, 31)
+    assert pace.seconds(few) <= 0.04 < pace.seconds(few + 1)
+    for _ in range(9):
+        pace.add(0.082, 31)
+    assert pace.seconds(31) == pytest.approx(0.082 + 0.004, abs=2e-3), "half as fast"
+    pace.add(0.082 + 0.03, 31)
+    assert pace.seconds(31) == pytest.approx(0.082 + 0.03 + 0.004, abs=2e-3), "and once a stall of 30 ms"
+    assert pace.rows_within(0.04, 31) == 0
+    pace.forget()
+    assert pace.rows_within(0.04, 31) == few
+
+
+def test_search_that_scored_nothing_tries_again_later():
+    """A load that was noted once must not stand for ever."""
+    (latent,), (state,), goal = moments()
+    controller = Controller(world(), CemConfig(samples=20, iterations=3, elites=4))
+    controller.warm_up(latent, state)
+    controller._rollouts.pace.add(60.0, 1)
+    found = [controller.plan_latent(latent, state, goal, generator=generator_for(0), deadline=Deadline(0.1)) for _ in range(3)]
+    assert found[0].scored == 0 < found[1].scored
 
 
 def test_warm_start_begins_at_the_plan_before_moved_on_by_a_step():

@@ -1,28 +1,13 @@
-"""A deadline, and how long a piece of work takes as far as has been measured."""
+"""A deadline, and how long a prediction of some rows takes as far as has been measured."""
 
+import statistics
 import time
+from collections import deque
 
-_SAFETY = 1.5
-"""A piece of work may take this much longer than the slowest of late."""
-_SLACK = 0.004
-"""Seconds kept for what follows the last piece of work, and for a core that is lent to somebody else."""
-_FADE = 0.95
-
-
-class Pace:
-    """How long pieces of work of one size take: the slowest seen, which fades as quicker ones follow."""
-
-    def __init__(self) -> None:
-        self._slowest = 0.0
-
-    def add(self, seconds: float) -> None:
-        """Note that a piece took so long."""
-        self._slowest = max(seconds, _FADE * self._slowest)
-
-    @property
-    def seconds(self) -> float:
-        """What the next one may take, with room to spare."""
-        return _SAFETY * self._slowest + _SLACK
+_MEMORY = 200
+"""Predictions of late from which the next one's time is told."""
+_TAIL = 0.004
+"""Seconds kept for what follows the last prediction."""
 
 
 class Deadline:
@@ -36,3 +21,48 @@ class Deadline:
     def left(self) -> float:
         """Seconds until then; negative once it has passed."""
         return self._at - time.perf_counter()
+
+
+class Pace:
+    """Seconds of a prediction: so many for each, so many more a row, times what the machine's load usually makes of them.
+
+    Now and then a prediction stalls, when its core is lent to somebody else; the longest stall of late may come again.
+    """
+
+    def __init__(self) -> None:
+        self._fixed = self._row = 0.0
+        self._seen: deque[tuple[float, float]] = deque(maxlen=_MEMORY)
+        self._load, self._stall = 1.0, 0.0
+
+    def calibrate(self, *, one: float, many: float, rows: int) -> None:
+        """Learn from the seconds of a prediction of `one` row and of one of many `rows`."""
+        self._row = max(many - one, 0.1 * many) / rows
+        self._fixed = max(one - self._row, 0.0)
+        self.forget()
+
+    def add(self, seconds: float, rows: int) -> None:
+        """Note what a prediction took."""
+        if not self._row:
+            self._row = seconds / rows
+        self._seen.append((seconds, self._expected(rows)))
+        self._load = statistics.median(taken / expected for taken, expected in self._seen)
+        self._stall = max(taken - self._load * expected for taken, expected in self._seen)
+
+    def forget(self) -> None:
+        """Forget what the load was: where no prediction is dared, none can tell that it has passed."""
+        self._seen.clear()
+        self._load, self._stall = 1.0, 0.0
+
+    def seconds(self, rows: int) -> float:
+        """What a prediction and what follows it may take."""
+        return self._load * self._expected(rows) + self._stall + _TAIL
+
+    def rows_within(self, seconds: float, most: int) -> int:
+        """How many rows can be predicted in that time, at most `most`; one where nothing has been measured."""
+        if not self._row:
+            return 1 if seconds > 0 else 0
+        room = (seconds - self._stall - _TAIL) / self._load - self._fixed
+        return max(0, min(most, int(room / self._row)))
+
+    def _expected(self, rows: int) -> float:
+        return self._fixed + rows * self._row

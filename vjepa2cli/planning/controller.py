@@ -60,8 +60,8 @@ class Controller:
             moved = torch.cat((before.mean[1:], before.mean[-1:])).to(mean)
             mean = torch.where(box.std > 0, moved, mean)
         mean, std, low, high = (part.to(latent.device) for part in (mean, box.std, box.low, box.high))
-        stop = None if deadline is None else lambda: deadline.left < self.prediction_seconds
-        return cem(
+        stop = None if deadline is None else lambda: self._rollouts.is_over(deadline)
+        found = cem(
             lambda actions: self.energy(latent, state, goal, actions, past=past, deadline=deadline),
             mean=mean,
             std=std,
@@ -70,6 +70,9 @@ class Controller:
             generator=generator,
             stop=stop,
         )
+        if not found.scored:
+            self._rollouts.pace.forget()
+        return found
 
     def energy(
         self,
@@ -102,11 +105,8 @@ class Controller:
     @property
     def prediction_seconds(self) -> float:
         """How long a prediction may take, as far as was measured by searches with a deadline."""
-        return self._rollouts.pace.seconds
+        return self._rollouts.pace.seconds(1)
 
     def warm_up(self, latent: Tensor, state: Tensor) -> None:
         """Predict from anywhere, so that the time of a candidate is known and nothing is done for the first time later on."""
-        horizon, deadline = self.config.horizon, Deadline(float("inf"))
-        idle = torch.zeros(self._rollouts.rows(latent, horizon, timed=True), *self.actions.mean.shape)
-        self.energy(latent, state, latent, idle)
-        self.energy(latent, state, latent, idle, deadline=deadline)
+        self._rollouts.warm_up(latent, state.to(latent), horizon=self.config.horizon)

@@ -18,6 +18,7 @@ _CPU_CACHE = 1 << 21
 """Bytes of one layer's activations that a core of a CPU keeps at hand: more rows at once are slower there, not faster."""
 _UNDER_A_DEADLINE = 64
 """Rows at once on a device that could take more, so that the clock is looked at often."""
+_TRIALS = 4
 
 
 class Rollouts:
@@ -59,23 +60,43 @@ class Rollouts:
             energies[part] = (last - goal.float()).abs().mean((1, 2))
         return energies
 
-    def rows(self, latent: Tensor, horizon: int, *, timed: bool = False) -> int:
+    def warm_up(self, latent: Tensor, state: Tensor, *, horizon: int, past: FrameCache | None = None) -> None:
+        """Predict from anywhere, so that `pace` is known and nothing is done for the first time later on."""
+        rows = min(self.rows(latent, horizon), _UNDER_A_DEADLINE)
+        idle = state.new_zeros(rows, horizon, len(state))
+        seconds = {}
+        for count in (rows, 1):
+            taken = [self._timed(latent, state, idle[:count], past) for _ in range(_TRIALS)]
+            seconds[count] = min(taken[1:])
+        self.pace.calibrate(one=seconds[1], many=seconds[rows], rows=rows)
+
+    def is_over(self, deadline: Deadline) -> bool:
+        """Whether no candidate can be predicted in time any more."""
+        return not self.pace.rows_within(deadline.left, 1)
+
+    def rows(self, latent: Tensor, horizon: int) -> int:
         """How many candidates are predicted at once."""
-        rows = rows_at_once(self._world.ac.spec, len(latent), horizon, config=self._config, device=latent.device)
-        return min(rows, _UNDER_A_DEADLINE) if timed else rows
+        return rows_at_once(self._world.ac.spec, len(latent), horizon, config=self._config, device=latent.device)
 
     def _parts(self, latent: Tensor, actions: Tensor, deadline: Deadline | None) -> Iterator[slice]:
-        """Successive parts of the candidates, each timed, until one might end after the deadline."""
-        rows = self.rows(latent, actions.shape[1], timed=deadline is not None)
-        for start in range(0, len(actions), rows):
-            if deadline is not None and deadline.left < self.pace.seconds:
-                return
+        """Successive parts of the candidates; with a deadline each is timed, and none is begun that might end after it."""
+        rows = self.rows(latent, actions.shape[1])
+        start = 0
+        while start < len(actions):
+            if deadline is not None:
+                rows = self.pace.rows_within(deadline.left, min(len(actions) - start, rows, _UNDER_A_DEADLINE))
+                if not rows:
+                    return
             began = time.perf_counter()
             yield slice(start, start + rows)
             if deadline is not None:
-                if latent.is_cuda:
-                    torch.cuda.synchronize(latent.device)
-                self.pace.add(time.perf_counter() - began)
+                self.pace.add(_seconds_since(began, latent.device), rows)
+            start += rows
+
+    def _timed(self, latent: Tensor, state: Tensor, actions: Tensor, past: FrameCache | None) -> float:
+        began = time.perf_counter()
+        self._roll(latent, state, actions, past)
+        return _seconds_since(began, latent.device)
 
     def _roll(self, latent: Tensor, state: Tensor, actions: Tensor, past: FrameCache | None) -> Tensor:
         rows = len(actions)
@@ -84,6 +105,12 @@ class Rollouts:
                 latent.expand(rows, 1, *latent.shape), state.to(latent).expand(rows, 1, -1), actions.to(latent), past=past
             )
         return predicted.float()
+
+
+def _seconds_since(began: float, device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
 
 
 def rows_at_once(spec: AcPredictorSpec, num_patches: int, horizon: int, *, config: CemConfig, device: torch.device) -> int:
