@@ -59,7 +59,7 @@ def main() -> None:
     solvers_way.add_argument("--latents", type=Path, required=True)
     solvers_way.add_argument("--horizon", type=int, default=2)
     solvers_way.add_argument("--samples", type=int, default=64)
-    solvers_way.add_argument("--windows", type=int, default=24)
+    solvers_way.add_argument("--windows", type=int, default=16)
     solvers_way.set_defaults(run=solvers)
     deadline_way = ways.add_parser("deadline")
     deadline_way.add_argument("--budget-ms", type=float, default=200)
@@ -209,14 +209,20 @@ SOLVERS: dict[str, dict[str, object]] = {
     "mppi .1": {"solver": "mppi", "temperature": 0.1},
     "mppi .2": {"solver": "mppi", "temperature": 0.2},
 }
-ITERATIONS = (1, 2, 4, 8, 16)
+ITERATIONS = (1, 2, 4, 8)
 
 
 def solvers(asked: argparse.Namespace) -> None:
     """The curve of final energy against milliseconds, for every solver."""
     world, card = open_predictor(asked.model)
     windows = recorded(LatentStore.open(asked.latents), asked.horizon, asked.windows)
-    base = CemConfig(samples=asked.samples, elites=max(2, asked.samples // 10), horizon=asked.horizon, plan_gripper=False)
+    base = CemConfig(
+        samples=asked.samples,
+        elites=max(2, asked.samples // 10),
+        horizon=asked.horizon,
+        plan_gripper=False,
+        precision=native_precision("cpu"),
+    )
     print(
         f"{len(windows)} windows, horizon {asked.horizon}, {asked.samples} samples, {torch.get_num_threads()} threads; ", end=""
     )
