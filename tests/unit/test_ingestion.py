@@ -242,7 +242,7 @@ def test_recording_without_a_rate_is_taken_at_droids_and_said(tmp_path: Path) ->
         del file.attrs["fps"]
     summary = run([folder], tmp_path / "x.zarr")
     assert VideoStore.open(tmp_path / "x.zarr").entries[0].fps == 15.0
-    assert "15 Hz is assumed" in summary["notes"][0]["note"]
+    assert "15 Hz of robot franka are assumed" in summary["notes"][0]["note"]
 
 
 def test_cameras_of_an_episode_share_its_split_and_a_missing_one_is_refused(tmp_path: Path) -> None:

@@ -28,6 +28,10 @@ def ingest(
         Path | None,
         typer.Option(help="A table of labelled windows: video,label and start_frame,num_frames or start,end; also episode."),
     ] = None,
+    robot: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="What the recordings' numbers are: a shipped robot, or a robot.yaml of your own."),
+    ] = None,
     split_shots: Annotated[bool, typer.Option("--split-shots", help="Store each shot by itself. As --set shots=split")] = False,
     verify: Annotated[
         Path | None,
@@ -53,6 +57,10 @@ def ingest(
     from vjepa2cli.settings import IngestConfig
 
     settings = load_config(config, IngestConfig, [*(overrides or ()), *(["shots=split"] if split_shots else ())])
+    if robot is not None:
+        from vjepa2cli import config as configs
+
+        settings = settings.model_copy(update={"robot": configs.load_robot(robot)})
     with console.step_output(out) as progress:
         result = start_or_replace(
             lambda: run(sources, out, labels=labels, config=settings, workers=workers, progress=progress), out, replace=replace

@@ -12,6 +12,7 @@ from vjepa2cli import config as configs
 from vjepa2cli.artifacts.provenance import provenance
 from vjepa2cli.artifacts.video_store import VideoStore, VideoStoreWriter
 from vjepa2cli.data.file_faults import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from vjepa2cli.data.robot_numbers import state_space
 from vjepa2cli.errors import InputError, StaleArtifactError
 from vjepa2cli.files import digest_json
 from vjepa2cli.ingestion.decisions import Decisions, Entries, decide, unweighted_beside_weighted
@@ -58,7 +59,7 @@ def ingest(
     patience: float = 120.0,
     progress: Progress = SILENT,
 ) -> IngestSummary:
-    """Bring videos, images, folders and patterns of them, episodes in the raw DROID layout and tables into the store at `out`.
+    """Bring videos, images, folders and patterns of them, recordings of robots and tables into the store at `out`.
 
     `labels` is a table whose windows are kept with the videos that it names among the sources. A source that is in already with
     the same content is passed over; one that cannot be used is listed with its reason. Worker processes are spawned, so a script
@@ -66,7 +67,7 @@ def ingest(
     refused. With `workers` 0 all is done in this process, and nobody looks after it. Raises InputError where nothing can be
     used, StaleArtifactError where `out` was begun under another config or holds a source that is gone, OSError for a full disk.
     """
-    wanted = Wanted(VIDEO_SUFFIXES, IMAGE_SUFFIXES, config.cameras)
+    wanted = Wanted(VIDEO_SUFFIXES, IMAGE_SUFFIXES, config.cameras, config.robot)
     found = find_sources([Path(source) for source in sources], wanted, labels=labels)
     out = Path(out)
     _refuse_other_config(out, config)
@@ -88,7 +89,7 @@ def ingest(
         all_of_them = f"none of the {len(refused)} sources can be used; the first, " if len(refused) > 1 else ""
         raise InputError(f"{all_of_them}{refused[0]['source']}: {refused[0]['reason']}")
     store = _finalise(writer, entries, decisions, refused, config)
-    return _summary(store, images_passed_over=sum(found.images_passed_over.values()))
+    return _summary(store, remarks=found.remarks, images_passed_over=sum(found.images_passed_over.values()))
 
 
 def _refuse_other_config(out: Path, config: IngestConfig) -> None:
@@ -174,10 +175,11 @@ def _finalise(
         refused = [*refused, {"source": item["source"], "reason": decisions.dropped.get(key, gone)}]
     inputs = {"sources": digest_json({entries[key]["source"]: entries[key]["source_digest"] for key in listed})}
     described = provenance("ingest", config, inputs=inputs, seed=config.split_seed)
-    return writer.finalise(listed, refused=refused, provenance=described)
+    space = None if config.robot is None else state_space(config.robot).to_tree()
+    return writer.finalise(listed, refused=refused, provenance=described, state_space=space)
 
 
-def _summary(store: VideoStore, *, images_passed_over: int) -> IngestSummary:
+def _summary(store: VideoStore, *, remarks: list[dict[str, str]], images_passed_over: int) -> IngestSummary:
     entries = store.entries
     labels = [window.label for entry in entries for window in entry.windows]
     splits = [entry.split for entry in entries]
@@ -201,7 +203,7 @@ def _summary(store: VideoStore, *, images_passed_over: int) -> IngestSummary:
         "labels": {label: labels.count(label) for label in store.labels},
         "splits": {split: splits.count(split) for split in ("train", "val")},
         "accepted": accepted,
-        "notes": [{"source": entry.source, "note": note} for entry in entries for note in entry.notes],
+        "notes": remarks + [{"source": entry.source, "note": note} for entry in entries for note in entry.notes],
         "findings": [{"source": entry.source, "finding": text} for entry in entries for text in entry.findings],
         "refused": store.refused,
         "images_passed_over": images_passed_over,

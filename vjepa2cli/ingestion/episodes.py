@@ -1,5 +1,8 @@
 """Robot episodes: frames and rows are matched by number, since headers are not trusted for robots."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -7,79 +10,157 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vjepa2cli.artifacts.video_store import Description, EntryWriter
+from vjepa2cli.data.file_faults import refuse_absent
 from vjepa2cli.data.looks import LooksMeter
-from vjepa2cli.data.video import DAMAGED, open_video
+from vjepa2cli.data.robot_numbers import command_numbers, remarks, to_commands, to_states
+from vjepa2cli.data.video import DAMAGED, VideoInfo
 from vjepa2cli.errors import RecordingError, VideoError
+from vjepa2cli.files import digest_bytes, digest_file
+from vjepa2cli.ingestion.footage import opened
 from vjepa2cli.ingestion.pieces import too_short
 from vjepa2cli.ingestion.workers import Beat
-from vjepa2cli.recordings.episode import Episode
+from vjepa2cli.recordings.episode import Footage, Recording
+from vjepa2cli.recordings.readers import described_robot
 from vjepa2cli.recordings.sources import Source
 from vjepa2cli.settings import IngestConfig
+from vjepa2cli.settings.robot import RobotConfig
 
-# The raw DROID release holds no rate; its rows run at this one, while the headers of its videos claim another.
-_DROID_RATE = 15.0
+# Headers of videos that differ from the rows' rate by more are said to.
+_RATE_TOLERANCE = 0.02
 
 
-def movie_of(episode: Episode, source: Source) -> Path:
-    """The video file of the source's camera; raises RecordingError where there is none."""
+@dataclass(frozen=True)
+class Take:
+    """One camera of an episode, read but for its pictures, and the robot that it is of."""
+
+    recording: Recording
+    footage: Footage
+    robot: RobotConfig
+
+
+def read_take(source: Source, config: IngestConfig) -> Take:
+    """Read what a source names; raises RecordingError where the robot is not described or the camera is not there."""
+    assert source.reader is not None
     assert source.camera is not None
-    if source.camera not in episode.videos:
-        known = ", ".join(episode.videos) or "none"
+    if not source.member:
+        # What could not be listed is refused with the reason.
+        source.reader.list_episodes(source.path, config.robot)
+    robot = described_robot(source.reader, source.path, source.member, config.robot)
+    recording = source.reader.read(source.path, source.member, robot)
+    if source.camera not in recording.cameras:
+        known = ", ".join(recording.cameras) or "none"
         raise RecordingError(f"{source.path}: no video of camera {source.camera} (there: {known}); set cameras to one of these")
-    return episode.videos[source.camera]
+    return Take(recording, recording.cameras[source.camera], robot)
 
 
-def write_episode(
-    entry: EntryWriter, source: Source, episode: Episode, video: Path, *, digest: str, config: IngestConfig, beat: Beat
-) -> None:
-    """Frames and rows are matched by number: the header's rate and timestamps are not trusted for robots."""
-    notes: list[str] = []
-    rate = episode.rate
-    if rate is None:
-        rate = _DROID_RATE
-        notes.append(f"the recording names no rate; DROID's {rate:g} Hz is assumed")
-    wanted = _wanted_rows(len(episode.states), rate, config, source)
-    frames_seen = 0
-    meter = LooksMeter()
-    with open_video(video, notes=notes) as file:
-        for _, index, pixels in file.frames(short_side=config.short_side):
+def digest_take(take: Take, source: Source, beat: Beat) -> str:
+    """Content of the files that an entry is made of, and which of their episodes it is."""
+    files = list(dict.fromkeys([take.footage.path, *take.recording.files]))
+    refuse_absent(take.footage.path)
+    try:
+        digests = [_digest(path, path.stat().st_mtime_ns, path.stat().st_size, beat) for path in files]
+    except PermissionError as error:
+        raise VideoError(f"{error.filename}: no permission to read it; change its mode or owner") from None
+    member = [source.member.encode()] if source.member else []
+    return digest_bytes(*(digest.encode() for digest in digests), *member)
+
+
+@lru_cache(maxsize=256)
+def _digest(path: Path, _changed: int, _size: int, beat: Beat) -> str:
+    """Remembered, for many episodes may lie in one file."""
+    return digest_file(path, beat)
+
+
+def write_take(entry: EntryWriter, source: Source, take: Take, *, digest: str, config: IngestConfig, beat: Beat) -> None:
+    """Write the frames that the config wants, with the states and the commands of their rows."""
+    recording, robot, where = take.recording, take.robot, str(source.path)
+    states = to_states(robot, recording.states, where=where)
+    rate, notes = _rate(recording, robot, source)
+    notes += [*recording.notes, *remarks(robot, recording.states)]
+    wanted = _wanted_rows(len(states), rate, config, source)
+    meter, seen = LooksMeter(), 0
+    with opened(take.footage, robot.cameras.get(source.camera or ""), short_side=config.short_side, notes=notes) as reel:
+        for index, pixels in enumerate(reel.frames):
             beat()
-            frames_seen = index + 1
+            seen = index + 1
             if index in wanted:
                 entry.append(index / rate, index, pixels)
                 meter.add(index / rate, pixels)
             if entry.num_frames == config.max_frames:
                 break
+        info = reel.info
     if any(note.startswith(DAMAGED) for note in notes):
-        raise RecordingError(f"{video}: frames are lost in its middle, so frames and states cannot be matched; copy it again")
-    if entry.num_frames != config.max_frames and frames_seen != len(episode.states):
-        difference = f"{frames_seen} frames for {len(episode.states)} states"
-        if abs(frames_seen - len(episode.states)) > 1:
-            raise RecordingError(f"{video}: {difference}; frames and states must be of one recording, one frame a row")
-        notes.append(f"{difference}; the one too many at the end is left out")
+        raise RecordingError(
+            f"{take.footage.path}: frames are lost in its middle, so frames and states cannot be matched; copy it again"
+        )
+    if entry.num_frames != config.max_frames:
+        notes += _unequal(seen, len(states), take.footage)
+    notes += _header(info, rate)
     if (reason := too_short(entry.num_frames, config)) is not None:
-        raise VideoError(f"{video}: {reason}")
+        raise VideoError(f"{take.footage.path}: {reason}")
     looks = meter.looks()
-    rows: dict[str, NDArray[Any]] = {"states": episode.states[entry.indices]}
-    if episode.actions is not None:
-        rows["actions"] = episode.actions[entry.indices]
+    if looks.black == 1:
+        raise RecordingError(f"{take.footage.path}: camera {source.camera} shows nothing but black; choose another of cameras")
+    rows: dict[str, NDArray[Any]] = {"states": states[entry.indices]}
+    if recording.actions is not None:
+        rows["actions"] = _commands(robot, recording.actions, entry.indices, where=where)
     description = Description(
         source.name,
         digest,
         source.episode,
         config.fps or rate,
-        robot=episode.robot,
+        robot=recording.robot if config.robot is None and recording.robot else robot.name,
         camera=source.camera,
-        instruction=episode.instruction,
-        rotation=file.info.rotation,
-        mirrored=file.info.mirrored,
-        pixel_aspect=file.info.pixel_aspect,
+        instruction=recording.instruction,
+        rotation=info.rotation if info else 0,
+        mirrored=info.mirrored if info else False,
+        pixel_aspect=info.pixel_aspect if info else 1.0,
         black=looks.black,
         frozen=looks.frozen,
         signature=looks.signature,
         notes=tuple(notes),
     )
     entry.finish(description, rows=rows)
+
+
+def _rate(recording: Recording, robot: RobotConfig, source: Source) -> tuple[float, list[str]]:
+    if recording.rate is not None:
+        return recording.rate, []
+    if robot.rate is None:
+        raise RecordingError(f"{source.path}: neither it nor robot {robot.name} says its rate; add 'rate: 15', in rows a second")
+    said = f"the recording names no rate; the {robot.rate:g} Hz of robot {robot.name} are assumed"
+    return robot.rate, [said] if source.reader is not None and source.reader.usual_robot else []
+
+
+def _unequal(frames: int, rows: int, footage: Footage) -> list[str]:
+    """What is to be said where frames and rows are not of one number; refuses more than one too many."""
+    if frames == rows:
+        return []
+    difference = f"{frames} frames for {rows} states"
+    if abs(frames - rows) > 1:
+        raise RecordingError(f"{footage.path}: {difference}; frames and states must be of one recording, one frame a row")
+    return [f"{difference}; the one too many at the end is left out"]
+
+
+def _header(info: VideoInfo | None, rate: float) -> list[str]:
+    if info is None or abs(info.fps / rate - 1) < _RATE_TOLERANCE:
+        return []
+    return [f"its video's header claims {info.fps:.4g} frames a second, its rows run at {rate:.4g}; frames are matched by number"]
+
+
+def _commands(robot: RobotConfig, recorded: NDArray[Any], indices: Sequence[int], *, where: str) -> NDArray[np.float32]:
+    """Commands of the kept rows: targets as they are, changes summed and speeds averaged up to the next kept row."""
+    if robot.action is None or robot.action.numbers is None:
+        # Targets of the state's own numbers are told as the state is.
+        return to_states(robot, recorded, where=where)[list(indices)]
+    commands = to_commands(robot, recorded, where=where)
+    kept = np.asarray(indices)
+    ends = np.append(kept[1:], min(len(commands), kept[-1] + (kept[1] - kept[0] if len(kept) > 1 else 1)))
+    sums = np.concatenate([np.zeros((1, commands.shape[1])), np.cumsum(commands, axis=0, dtype=np.float64)])
+    between = sums[ends] - sums[kept]
+    meanings = [number.meaning for number in command_numbers(robot)]
+    columns = {"absolute": commands[kept], "delta": between, "velocity": between / (ends - kept)[:, None]}
+    return np.stack([columns[meaning][:, place] for place, meaning in enumerate(meanings)], axis=1).astype(np.float32)
 
 
 def _wanted_rows(num_rows: int, rate: float, config: IngestConfig, source: Source) -> frozenset[int]:

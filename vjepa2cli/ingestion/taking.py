@@ -13,12 +13,10 @@ from vjepa2cli.data.file_faults import refuse_absent
 from vjepa2cli.data.looks import LooksMeter
 from vjepa2cli.data.video import VideoInfo, open_video, read_image, resize
 from vjepa2cli.errors import InputError, RecordingError, VideoError
-from vjepa2cli.files import digest_bytes, digest_file
-from vjepa2cli.ingestion.episodes import movie_of, write_episode
+from vjepa2cli.files import digest_file
+from vjepa2cli.ingestion.episodes import Take, digest_take, read_take, write_take
 from vjepa2cli.ingestion.pieces import Frame, Piece, measured_rate, part_name, pieces, too_short
 from vjepa2cli.ingestion.workers import Beat, Busy
-from vjepa2cli.recordings.droid import read_episode
-from vjepa2cli.recordings.episode import Episode
 from vjepa2cli.recordings.manifests import LabelledSpan
 from vjepa2cli.recordings.sources import Part, Source, key_of
 from vjepa2cli.recordings.spans import stored_frames
@@ -54,16 +52,16 @@ class _Taking:
     def run(self) -> Refusals | Busy:
         before = self._before()
         try:
-            episode = None if self._source.camera is None else read_episode(self._source.path)
-            video = self._source.path if episode is None else movie_of(episode, self._source)
-            self._digest = _source_digest(self._source, video, self._beat)
+            take = None if self._source.camera is None else read_take(self._source, self._config)
+            video = self._source.path if take is None else take.footage.path
+            self._digest = _digest(video, self._beat) if take is None else digest_take(take, self._source, self._beat)
             if not self._pass_over(before):
                 with self._writer.claimed(self._source.key) as is_ours:
                     if not is_ours:
                         return Busy()
                     before = self._before()
                     if not self._pass_over(before):
-                        self._write(episode, video)
+                        self._write(take)
             self._update(video)
         except (VideoError, RecordingError) as error:
             for key in self._entries:
@@ -104,13 +102,15 @@ class _Taking:
         self._entries = {key: parts[span] for key, span in found.items()}
         return True
 
-    def _write(self, episode: Episode | None, video: Path) -> None:
+    def _write(self, take: Take | None) -> None:
         if self._source.is_image:
             self._write_image()
-        elif episode is None:
+        elif take is None:
             self._write_video()
         else:
-            self._write_episode(episode, video)
+            with self._writer.entry(self._source.key) as entry:
+                write_take(entry, self._source, take, digest=self._digest, config=self._config, beat=self._beat)
+            self._entries[self._source.key] = self._source.parts[0]
 
     def _write_image(self) -> None:
         source, short_side = self._source, self._config.short_side
@@ -174,11 +174,6 @@ class _Taking:
             )
         self._entries[key_of(piece.name)] = piece.part
 
-    def _write_episode(self, episode: Episode, video: Path) -> None:
-        with self._writer.entry(self._source.key) as entry:
-            write_episode(entry, self._source, episode, video, digest=self._digest, config=self._config, beat=self._beat)
-        self._entries[self._source.key] = self._source.parts[0]
-
     def _update(self, video: Path) -> None:
         """Bring up to date what tables say of the finished entries: their shares, their labelled windows, their group."""
         windows = self._source.windows
@@ -205,17 +200,12 @@ class _Taking:
         return {item: Window(*place, item.label) for item, place in places.items() if place is not None}
 
 
-def _source_digest(source: Source, video: Path, beat: Beat) -> str:
-    """Content of the files that an entry is made of."""
-    files = [video]
-    if source.camera is not None:
-        files += sorted([source.path / "trajectory.h5", *source.path.glob("metadata*.json")])
+def _digest(video: Path, beat: Beat) -> str:
     refuse_absent(video)
     try:
-        digests = [digest_file(file, beat) for file in files]
+        return digest_file(video, beat)
     except PermissionError:
         raise VideoError(f"{video}: no permission to read it; change its mode or owner") from None
-    return digests[0] if len(files) == 1 else digest_bytes(*(digest.encode() for digest in digests))
 
 
 def _without_path(message: str, source: Source) -> str:

@@ -31,8 +31,8 @@ def assemble(
     state more than commands, as after the last of them, that last command is repeated, and said.
     """
     refuse_missing_cameras(robot, [name for name, shape in shapes.items() if len(shape) >= 4], where=where)
-    states = _rows(shapes, read, robot.state.keys, where=where)
-    actions = None if robot.action is None else _rows(shapes, read, robot.action.keys, where=where)
+    states = read_rows(shapes, read, robot.state.keys, where=where)
+    actions = None if robot.action is None else read_rows(shapes, read, robot.action.keys, where=where)
     notes = []
     if actions is not None and len(actions) == len(states) - 1:
         actions = np.concatenate([actions, actions[-1:]])
@@ -57,6 +57,12 @@ def assemble(
     )
 
 
+def numbers_among(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
+    """Those arrays that could be rows of numbers, [T, n] or [1, T, n], with numbered names."""
+    rows = {name: shape for name, shape in shapes.items() if len(shape) == 2 or (len(shape) == 3 and shape[0] == 1)}
+    return {name: [f"number_{index}" for index in range(shape[-1])] for name, shape in rows.items()}
+
+
 def pictures_of(array: Any) -> Iterator[Picture]:
     """Pictures one at a time: pixels [T, Y, X, 3] or [T, 3, Y, X], or coded images, a row of bytes [T, N] or a string each."""
     batched = len(array.shape) == 5 and array.shape[0] == 1
@@ -72,7 +78,8 @@ def pictures_of(array: Any) -> Iterator[Picture]:
             yield item
 
 
-def _rows(shapes: Mapping[str, tuple[int, ...]], read: ReadArray, keys: Sequence[str], *, where: str) -> NDArray[Any]:
+def read_rows(shapes: Mapping[str, tuple[int, ...]], read: ReadArray, keys: Sequence[str], *, where: str) -> NDArray[Any]:
+    """Rows [T, n] of several arrays, joined; raises RecordingError where they are not rows of numbers of one length."""
     parts = []
     for key in keys:
         if key not in shapes:

@@ -5,7 +5,8 @@ Source: https://droid-dataset.github.io, the raw release.
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,8 +16,10 @@ from numpy.typing import NDArray
 
 from vjepa2cli.errors import RecordingError
 from vjepa2cli.files import replaced_atomically, write_json
-from vjepa2cli.recordings.episode import CAMERAS, Camera, Episode
+from vjepa2cli.recordings.arrays import numbers_among, read_rows
+from vjepa2cli.recordings.episode import CAMERAS, Camera, Episode, Footage, Listing, Recording
 from vjepa2cli.recordings.folders import walk_folders
+from vjepa2cli.settings.robot import RobotConfig
 
 _TRAJECTORY = "trajectory.h5"
 MOVIES = Path("recordings") / "MP4"
@@ -40,6 +43,56 @@ def is_episode(folder: Path) -> bool:
     return (folder / _TRAJECTORY).is_file() or (folder / MOVIES).is_dir()
 
 
+class DroidReader:
+    """Reads episode folders in the raw DROID layout, which says itself what its numbers are."""
+
+    layout = "DROID"
+    usual_robot: str | None = "droid"
+
+    def recognises(self, path: Path) -> bool:
+        """A folder with a trajectory or with movies."""
+        return is_episode(path)
+
+    def list_episodes(self, path: Path, robot: RobotConfig | None) -> Listing:
+        """The folder itself."""
+        return Listing(("",))
+
+    def list_numbers(self, path: Path, episode: str) -> Mapping[str, Sequence[str]]:
+        """Every array of the trajectory that could be rows of numbers."""
+        with _trajectory_of(path) as file:
+            return numbers_among(_shapes(file))
+
+    def read(self, path: Path, episode: str, robot: RobotConfig) -> Recording:
+        """The arrays that the robot's description names; cameras are named as the layout does."""
+        where = str(path / _TRAJECTORY)
+        metadata = _read_metadata(path)
+        with _trajectory_of(path) as file:
+            shapes = _shapes(file)
+            states = read_rows(shapes, lambda key: file[key][()], robot.state.keys, where=where)
+            keys = () if robot.action is None else robot.action.keys
+            there = [key for key in keys if key in shapes]
+            actions = (
+                read_rows(shapes, lambda key: file[key][()], keys, where=where) if keys and len(there) == len(keys) else None
+            )
+            rate = metadata.get("rate", file.attrs.get("fps"))
+        if actions is not None and len(actions) != len(states):
+            raise RecordingError(
+                f"{where}: {len(actions)} actions for {len(states)} states; the trajectory is damaged, record it again"
+            )
+        found = _find_videos(path, metadata)
+        named = {name: camera.key for name, camera in robot.cameras.items()} or {name: name for name in CAMERAS}
+        return Recording(
+            states=states,
+            actions=actions,
+            cameras={name: Footage(video) for name, key in named.items() if (video := found.get(key)) is not None},
+            rate=_positive_rate(rate, path),
+            robot=str(metadata["robot"]) if "robot" in metadata else None,
+            instruction=str(metadata.get("current_task") or ""),
+            files=tuple(sorted([path / _TRAJECTORY, *path.glob("metadata*.json")])),
+            notes=() if len(there) == len(keys) else (f"no commands ({', '.join(keys)})",),
+        )
+
+
 def find_episodes(root: Path) -> list[Path]:
     """Folders at or below `root` that are laid out as episodes, sorted; unfinished ones (`*.partial`) are passed over."""
     found = []
@@ -58,15 +111,10 @@ def read_episode(folder: str | Path) -> Episode:
     folder = Path(folder)
     metadata = _read_metadata(folder)
     path = folder / _TRAJECTORY
-    if not path.is_file():
-        raise RecordingError(f"{path}: no such file; an episode in the raw DROID layout needs its trajectory")
-    try:
-        with h5py.File(path, "r") as file:
-            states = _poses(file, "observation/robot_state", path)
-            actions = _poses(file, "action", path) if "action/cartesian_position" in file else None
-            rate = metadata.get("rate", file.attrs.get("fps"))
-    except (OSError, RuntimeError) as error:
-        raise RecordingError(f"{path}: not a readable HDF5 file ({' '.join(str(error).split())}); copy it again") from None
+    with _trajectory_of(folder) as file:
+        states = _poses(file, "observation/robot_state", path)
+        actions = _poses(file, "action", path) if "action/cartesian_position" in file else None
+        rate = metadata.get("rate", file.attrs.get("fps"))
     if states is None:
         raise RecordingError(f"{path}: no observation/robot_state/cartesian_position; the layout needs states [T, 6]")
     if actions is not None and len(actions) != len(states):
@@ -129,6 +177,25 @@ def write_episode(
         write_json(partial / f"metadata_{metadata['uuid']}.json", metadata)
 
 
+@contextmanager
+def _trajectory_of(folder: Path) -> Iterator[Any]:
+    """The open HDF5 file of an episode; raises RecordingError where it is missing or damaged."""
+    path = folder / _TRAJECTORY
+    if not path.is_file():
+        raise RecordingError(f"{path}: no such file; an episode in the raw DROID layout needs its trajectory")
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, RuntimeError) as error:
+        raise RecordingError(f"{path}: not a readable HDF5 file ({' '.join(str(error).split())}); copy it again") from None
+
+
+def _shapes(file: Any) -> dict[str, tuple[int, ...]]:
+    found: dict[str, tuple[int, ...]] = {}
+    file.visititems(lambda name, item: found.update({name: tuple(item.shape)}) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
 def _trajectory(states: NDArray[Any], actions: NDArray[Any], rate: float, cameras: Mapping[Camera, Any]) -> bytes:
     """The HDF5 file, made in memory: written in one go, a full disk is an OSError and not a crash inside the HDF5 library."""
     memory = io.BytesIO()
@@ -173,8 +240,8 @@ def _read_metadata(folder: Path) -> dict[str, Any]:
     return metadata
 
 
-def _find_videos(folder: Path, metadata: Mapping[str, Any]) -> dict[Camera, Path]:
-    videos: dict[Camera, Path] = {}
+def _find_videos(folder: Path, metadata: Mapping[str, Any]) -> dict[str, Path]:
+    videos: dict[str, Path] = {}
     for camera in CAMERAS:
         serial_key, path_key = _METADATA_NAMES[camera]
         names = [f"{metadata[serial_key]}.mp4"] if serial_key in metadata else []

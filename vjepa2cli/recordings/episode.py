@@ -31,7 +31,7 @@ class Episode:
     name: str
     states: NDArray[np.float32]
     actions: NDArray[np.float32] | None
-    videos: dict[Camera, Path]
+    videos: dict[str, Path]
     rate: float | None
     robot: str
     instruction: str
@@ -78,16 +78,21 @@ class Listing:
 
 
 class Reader(Protocol):
-    """Reads one format of recordings."""
+    """Reads one format of recordings; it holds nothing, so that it can be sent to worker processes."""
 
     layout: str
     """What people call it."""
+    usual_robot: str | None
+    """The shipped robot that the layout itself describes, where it does."""
 
     def recognises(self, path: Path) -> bool:
         """Whether a file or a folder is laid out as one recording or one set of them; it may still be damaged."""
 
     def list_episodes(self, path: Path, robot: RobotConfig | None) -> Listing:
-        """Name the episodes that are there; raises RecordingError where that cannot be told."""
+        """Name the episodes that are there, "" for one that is the file or folder itself; raises RecordingError."""
+
+    def list_numbers(self, path: Path, episode: str) -> Mapping[str, Sequence[str]]:
+        """Arrays of numbers by key, with the names of their numbers, as far as the recording has names for them."""
 
     def read(self, path: Path, episode: str, robot: RobotConfig) -> Recording:
         """Read one of them; raises RecordingError for what is missing or damaged."""

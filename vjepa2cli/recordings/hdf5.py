@@ -2,7 +2,7 @@
 
 import fnmatch
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 
 from vjepa2cli.errors import RecordingError
-from vjepa2cli.recordings.arrays import assemble, pictures_of
+from vjepa2cli.recordings.arrays import assemble, numbers_among, pictures_of
 from vjepa2cli.recordings.episode import Listing, Picture, Recording
 from vjepa2cli.settings.robot import RobotConfig
 
@@ -21,6 +21,7 @@ class Hdf5Reader:
     """Reads HDF5 files in which a group, or the whole file, is an episode."""
 
     layout = "HDF5"
+    usual_robot: str | None = None
 
     def recognises(self, path: Path) -> bool:
         """A file by its suffix."""
@@ -40,6 +41,11 @@ class Hdf5Reader:
                 f"{path}: no group matches episodes {robot.episodes!r} (there: {', '.join(names[:8]) or 'none'}); mend robot.yaml"
             )
         return Listing(tuple(sorted(found, key=_by_number)))
+
+    def list_numbers(self, path: Path, episode: str) -> Mapping[str, Sequence[str]]:
+        """Every array that could be rows of numbers, from the top of the file."""
+        with _opened(path) as file:
+            return numbers_among({name: tuple(item.shape) for name, item in _walk(file) if isinstance(item, h5py.Dataset)})
 
     def read(self, path: Path, episode: str, robot: RobotConfig) -> Recording:
         """One group, or the file where `episode` is empty; keys are relative to it."""

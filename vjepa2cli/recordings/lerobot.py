@@ -48,6 +48,7 @@ class LeRobotReader:
     """Reads LeRobot data sets; needs pyarrow, which comes with the extra `lerobot`."""
 
     layout = "LeRobot"
+    usual_robot: str | None = None
 
     def recognises(self, path: Path) -> bool:
         """A folder with `meta/info.json`."""
@@ -64,6 +65,11 @@ class LeRobotReader:
         if not found.data:
             raise RecordingError(f"{path}: LeRobot metadata, but no rows in data/*.parquet; download the set again")
         return Listing(tuple(_name(index) for index in sorted(found.data)), tuple(remarks))
+
+    def list_numbers(self, path: Path, episode: str) -> Mapping[str, Sequence[str]]:
+        """The features that describe the robot or its commands."""
+        found = _open(path).info["features"]
+        return {key: _names(feature) for key, feature in found.items() if key.startswith(("observation.", "action"))}
 
     def read(self, path: Path, episode: str, robot: RobotConfig) -> Recording:
         """Rows of the arrays that the robot's description names, and the footage of its cameras."""
@@ -94,6 +100,23 @@ class LeRobotReader:
             files=(found.data[index],),
             notes=(*notes, *(["its commands are not there"] if missing else [])),
         )
+
+
+def _names(feature: Mapping[str, Any]) -> list[str]:
+    """Names of a feature's numbers: a list, a list in a list, or lists by kind; numbered where there are none."""
+    if feature.get("dtype") in ("video", "image"):
+        return []
+    names: Any = feature.get("names")
+    if isinstance(names, dict):
+        names = [name for part in names.values() for name in (part if isinstance(part, list) else [part])]
+    if isinstance(names, list) and len(names) == 1 and isinstance(names[0], list):
+        names = names[0]
+    width = int(np.prod(feature.get("shape") or [1]))
+    return [str(name) for name in names] if isinstance(names, list) and len(names) == width else _numbered(width)
+
+
+def _numbered(width: int) -> list[str]:
+    return [f"number_{index}" for index in range(width)]
 
 
 def _name(index: int) -> str:

@@ -1,7 +1,7 @@
 """NumPy archives, one episode each: the keys of a robot's description say what is what."""
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vjepa2cli.errors import RecordingError
-from vjepa2cli.recordings.arrays import assemble, pictures_of
+from vjepa2cli.recordings.arrays import assemble, numbers_among, pictures_of
 from vjepa2cli.recordings.episode import Listing, Picture, Recording
 from vjepa2cli.settings.robot import RobotConfig
 
@@ -18,6 +18,7 @@ class NpzReader:
     """Reads .npz files."""
 
     layout = "npz"
+    usual_robot: str | None = None
 
     def recognises(self, path: Path) -> bool:
         """A file by its suffix."""
@@ -26,6 +27,10 @@ class NpzReader:
     def list_episodes(self, path: Path, robot: RobotConfig | None) -> Listing:
         """The file itself."""
         return Listing(("",))
+
+    def list_numbers(self, path: Path, episode: str) -> Mapping[str, Sequence[str]]:
+        """Every array that could be rows of numbers."""
+        return numbers_among({name: values.shape for name, values in _arrays(path).items()})
 
     def read(self, path: Path, episode: str, robot: RobotConfig) -> Recording:
         """All arrays of the file under their names."""

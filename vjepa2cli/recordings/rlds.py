@@ -27,6 +27,7 @@ class RldsReader:
     """Reads RLDS sets without TensorFlow. An episode is named by its split, its shard and its place there."""
 
     layout = "RLDS"
+    usual_robot: str | None = None
 
     def recognises(self, path: Path) -> bool:
         """A folder with `dataset_info.json` and TFRecord shards."""
@@ -53,12 +54,20 @@ class RldsReader:
             raise RecordingError(f"{path}: its shards hold no episode; download the set again")
         return Listing(tuple(names), tuple(remarks))
 
+    def list_numbers(self, path: Path, episode: str) -> Mapping[str, Sequence[str]]:
+        """What a step holds as numbers."""
+        features, steps = _features(path, episode)
+        found = {name.removeprefix(_STEPS): value for name, value in sorted(features.items()) if name.startswith(_STEPS)}
+        return {
+            key: [f"number_{index}" for index in range(value.size // steps)]
+            for key, value in found.items()
+            if isinstance(value, np.ndarray)
+        }
+
     def read(self, path: Path, episode: str, robot: RobotConfig) -> Recording:
         """The arrays that the robot's description names, by their names within a step, such as `observation/state`."""
-        shard, place = _place(path, episode)
-        where = f"{path}: {episode}"
-        features = parse_example(read_record(shard, record_offsets(shard)[0][place]), where=where)
-        steps = _num_steps(features, where=where)
+        where, shard = f"{path}: {episode}", _place(path, episode)[0]
+        features, steps = _features(path, episode)
         coded = [name.removeprefix(_STEPS) for name, value in sorted(features.items()) if _pictures(value)]
         refuse_missing_cameras(robot, coded, where=where)
         states = _rows(features, robot.state.keys, steps, where=where)
@@ -78,6 +87,14 @@ class RldsReader:
             instruction=_text(features, robot.instruction or "language_instruction"),
             files=(shard,),
         )
+
+
+def _features(path: Path, episode: str) -> tuple[dict[str, Feature], int]:
+    """The features of an episode, and how many steps it has."""
+    shard, place = _place(path, episode)
+    where = f"{path}: {episode}"
+    features = parse_example(read_record(shard, record_offsets(shard)[0][place]), where=where)
+    return features, _num_steps(features, where=where)
 
 
 def _shards(path: Path) -> list[Path]:

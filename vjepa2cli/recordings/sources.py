@@ -10,7 +10,7 @@ from pathlib import Path
 from vjepa2cli.errors import InputError
 from vjepa2cli.files import digest_bytes
 from vjepa2cli.recordings.droid import MOVIES
-from vjepa2cli.recordings.episode import Camera
+from vjepa2cli.recordings.episode import Reader
 from vjepa2cli.recordings.manifests import SUFFIXES, LabelledSpan, Listed, Row, read_manifest
 from vjepa2cli.recordings.places import Place, Wanted, is_pattern, pattern_base, search
 from vjepa2cli.recordings.spans import WHOLE, Span, joined
@@ -34,7 +34,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Source:
-    """One video or image file, or one camera of an episode folder.
+    """One video or image file, or one camera of an episode: `member` of what `reader` reads at `path`.
 
     `name` is relative to what the user named, `root`; `episode` groups what must share a split. `windows` holds the labelled
     stretches by name of the video file, or is None where no table of labels was given.
@@ -44,7 +44,9 @@ class Source:
     path: Path
     root: str
     episode: str = ""
-    camera: Camera | None = None
+    camera: str | None = None
+    reader: Reader | None = None
+    member: str = ""
     is_image: bool = False
     parts: tuple[Part, ...] = (Part(),)
     windows: Mapping[str, tuple[LabelledSpan, ...]] | None = None
@@ -57,10 +59,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Found:
-    """All sources sorted by name, and folders whose images were passed over because they hold videos too."""
+    """All sources sorted by name, folders whose images were passed over because they hold videos too, remarks on sets."""
 
     sources: list[Source]
     images_passed_over: dict[str, int]
+    remarks: list[dict[str, str]]
 
 
 def key_of(name: str) -> str:
@@ -89,7 +92,7 @@ def find_sources(given: Sequence[Path], wanted: Wanted, *, labels: Path | None =
         searched.label(listed.path, listed.labelled, listed.episode)
     sources = searched.finish()
     if not sources:
-        raise InputError(f"{', '.join(map(str, given))}: holds no video, no image and no recording in the raw DROID layout")
+        raise InputError(f"{', '.join(map(str, given))}: holds no video, no image and no recording of a robot")
     if labels is not None and not any(source.windows for source in sources):
         raise InputError(
             f"{labels}: none of its {len(listed_videos)} videos is among the sources; its paths are relative to its folder"
@@ -97,7 +100,10 @@ def find_sources(given: Sequence[Path], wanted: Wanted, *, labels: Path | None =
     unweighted = [source.name for source in sources for part in source.parts if part.share is None]
     if unweighted and len(unweighted) < sum(len(source.parts) for source in sources):
         raise InputError(f"{unweighted[0]}: has no weight, and other sources have one; list it in a table with its weight")
-    return Found(sources, searched.passed_over)
+    remarks = [
+        {"source": path.absolute().name, "note": note} for path, notes in sorted(searched.remarks.items()) for note in notes
+    ]
+    return Found(sources, searched.passed_over, remarks)
 
 
 def _is_table(path: Path) -> bool:
@@ -109,15 +115,17 @@ class _Search:
     """Gathers sources by where they really lie, the first name winning, and what tables say about them."""
 
     wanted: Wanted
-    found: dict[tuple[Path, Camera | None], Source] = field(default_factory=dict)
+    found: dict[tuple[Path, str, str | None], Source] = field(default_factory=dict)
     windows: dict[Path, tuple[LabelledSpan, ...]] = field(default_factory=dict)
     episodes: dict[Path, str] = field(default_factory=dict)
     passed_over: dict[str, int] = field(default_factory=dict)
+    remarks: dict[Path, tuple[str, ...]] = field(default_factory=dict)
 
     def add_place(self, root: Path) -> None:
         places = search(root, self.wanted)
         if places.images_passed_over:
             self.passed_over[str(root)] = places.images_passed_over
+        self.remarks |= places.remarks
         for place in places.found:
             self._add(place, place.name.as_posix(), root=str(root.resolve()), parts=(Part(),))
 
@@ -150,12 +158,21 @@ class _Search:
         return [replace(source, windows=self._windows_of(source)) for source in grouped]
 
     def _add(self, place: Place, name: str, *, root: str, parts: tuple[Part, ...]) -> None:
-        source = Source(name, place.path, root, camera=place.camera, is_image=place.is_image, parts=parts)
-        self.found.setdefault((place.path.resolve(), place.camera), source)
+        source = Source(
+            name,
+            place.path,
+            root,
+            camera=place.camera,
+            reader=place.reader,
+            member=place.member,
+            is_image=place.is_image,
+            parts=parts,
+        )
+        self.found.setdefault((place.path.resolve(), place.member, place.camera), source)
 
     def _add_listed_file(self, table: Path, item: Listed, *, under: Share | None, root: str) -> None:
         self.label(item.path, item.labelled, item.episode)
-        in_episode = {path for path, camera in self.found if camera is not None} & set(item.path.resolve().parents)
+        in_episode = {path for path, _, camera in self.found if camera is not None} & set(item.path.resolve().parents)
         if not in_episode:
             place = Place(Path(item.name), item.path, is_image=item.path.suffix.lower() in self.wanted.images)
             parts = tuple(
@@ -206,7 +223,7 @@ def _share_of(table: Path, item: Listed, part: Span) -> Share | None:
     return _share(table, rows[0])
 
 
-def _with_unique_names(found: Sequence[Source], cameras: Sequence[Camera]) -> list[Source]:
+def _with_unique_names(found: Sequence[Source], cameras: Sequence[str]) -> list[Source]:
     """Name the camera where there are several, and prepend parent folders to names that would be equal."""
     depth = [0] * len(found)
     while True:
@@ -224,5 +241,5 @@ def _with_unique_names(found: Sequence[Source], cameras: Sequence[Camera]) -> li
 
 def _name(source: Source, depth: int, *, several: bool) -> str:
     camera = f"#{source.camera}" if several and source.camera else ""
-    above = source.path.absolute().parts[: -len(Path(source.name).parts)]
+    above = (source.path.absolute() / source.member).parts[: -len(Path(source.name).parts)]
     return Path(*above[max(0, len(above) - depth) :], source.name).as_posix() + camera

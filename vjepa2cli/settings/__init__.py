@@ -17,6 +17,7 @@ from vjepa2cli.settings.pretraining import (
     PretrainConfig,
     ReleasedQuirksConfig,
 )
+from vjepa2cli.settings.robot import RobotConfig
 from vjepa2cli.settings.sections import Count, Fraction, Positive, Range, Section, Seed, StepConfig
 from vjepa2cli.settings.training import HealthConfig, OptimizerConfig, ScheduleConfig, TrainingConfig
 
@@ -105,7 +106,8 @@ class IngestConfig(StepConfig):
     max_frames: Count | None = None
     codec: Literal["zstd", "none"] = "zstd"
     shard_frames: Count = 512
-    cameras: tuple[Literal["exterior_1", "exterior_2", "wrist"], ...] = ("exterior_1",)
+    cameras: tuple[str, ...] = ()
+    robot: RobotConfig | None = None
     shots: Literal["keep", "report", "split"] = "keep"
     drop: DropConfig = DropConfig()
     val_fraction: Fraction = 0.1

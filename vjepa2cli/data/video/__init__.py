@@ -14,7 +14,7 @@ from vjepa2cli.data.video.decoding import (
     probe_video,
     read_clip,
 )
-from vjepa2cli.data.video.images import read_image, write_image
+from vjepa2cli.data.video.images import decode_image, read_image, write_image
 from vjepa2cli.data.video.pixels import Pixels, resize, use_one_thread
 from vjepa2cli.data.video.writing import write_video
 
@@ -24,6 +24,7 @@ __all__ = [
     "Pixels",
     "VideoFile",
     "VideoInfo",
+    "decode_image",
     "iterate_frames",
     "open_video",
     "probe_video",

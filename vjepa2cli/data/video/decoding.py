@@ -68,11 +68,12 @@ class VideoFile:
 
     def __init__(self, path: Path, container: Any, stream: Any, *, notes: list[str]) -> None:
         self.notes = notes
-        self._stream = stream
+        self._path, self._container, self._stream = path, container, stream
         self._convert = VideoReformatter()
         decoded = _decoded(path, container, stream, notes=notes)
         first = next(decoded)
         self._decoded = chain([first], decoded)
+        self._first_time = first[2].time
         height, width = _display_size(first[2], stream, short_side=None)
         duration = container.duration / 1e6 if container.duration and container.duration > 0 else None
         rotation, mirrored = described(_orientation(first[2]))
@@ -87,6 +88,21 @@ class VideoFile:
             mirrored,
             _pixel_aspect(stream),
         )
+
+    def seek(self, seconds: float) -> None:
+        """Go on from the last key frame that is shown `seconds` from the first frame or earlier; frames are numbered from there.
+
+        Raises VideoError where the file's index leads elsewhere.
+        """
+        if self._first_time is None:
+            raise VideoError(f"{self._path}: its frames have no timestamps, so nothing can be found in it by time; re-encode it")
+        goal = int((self._first_time + seconds) / self._stream.time_base)
+        self._container.seek(goal, stream=self._stream, backward=True)
+        decoded = _decoded(self._path, self._container, self._stream, notes=self.notes, first=self._first_time)
+        frame = next(decoded)
+        if frame[0] > seconds + _TIME_TOLERANCE:
+            raise VideoError(f"{self._path}: its index leads to {frame[0]:.2f} s instead of {seconds:.2f} s; re-encode it")
+        self._decoded = chain([frame], decoded)
 
     def frames(
         self, *, start: float = 0.0, fps: float | None = None, short_side: int | None = None
@@ -202,11 +218,16 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
         yield container, streams[0]
 
 
-def _decoded(path: Path, container: Any, stream: Any, *, notes: list[str]) -> Iterator[tuple[float, int, Any]]:
-    """Yield (seconds from the first frame, index, decoded frame), passing over damaged packets; timestamps always increase."""
+def _decoded(
+    path: Path, container: Any, stream: Any, *, notes: list[str], first: float | None = None
+) -> Iterator[tuple[float, int, Any]]:
+    """Yield (seconds from the first frame, index, decoded frame), passing over damaged packets; timestamps always increase.
+
+    `first` is the first frame's own time, where decoding does not begin there.
+    """
     rate = _rate(stream)
     index = damaged = mended = 0
-    first = previous = None
+    previous = None
     last_is_corrupt = False
     for packet in _packets(container, stream):
         last_is_corrupt = packet.is_corrupt if packet.size else last_is_corrupt

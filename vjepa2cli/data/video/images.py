@@ -17,20 +17,28 @@ def read_image(path: str | Path) -> Pixels:
     path = Path(path)
     refuse_absent(path)
     data = path.read_bytes()
-    if is_cut_short_image(data):
-        raise VideoError(f"{path}: the image is cut short; copy or download it again")
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    except cv2.error:
-        image = None
+    image = decode_image(data, where=str(path))
     if image is not None:
-        rgb: Pixels = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-        return rgb
+        return image
     if path.suffix.lower() in IMAGE_SUFFIXES and data[4:8] == b"ftyp":
         return next(iterate_frames(path))[2]
     if path.suffix.lower() in VIDEO_SUFFIXES and data:
         raise VideoError(f"{path}: a video where an image is needed; save one frame of it as .png")
     raise VideoError(f"{path}: not an image ({explain_unreadable(path).partition(';')[0]}); give a .png or .jpg")
+
+
+def decode_image(data: bytes, *, where: str) -> Pixels | None:
+    """Decode an image in memory as uint8 [Y, X, 3] RGB, None where it is none; raises VideoError where it is cut short."""
+    if is_cut_short_image(data):
+        raise VideoError(f"{where}: the image is cut short; copy or download it again")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except cv2.error:
+        image = None
+    if image is None:
+        return None
+    rgb: Pixels = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return rgb
 
 
 def write_image(path: str | Path, rgb: Pixels) -> None:
