@@ -113,7 +113,7 @@ def cost_rows(costs: dict[str, Any]) -> list[tuple[str, str]]:
     hours, step = costs["hours_of_video"], costs["seconds_of_video_per_step"]
     height, width = costs["stored_frame"]
     context, predictor = (_scaled(costs[f"{name}_tokens_per_step"]) for name in ("context", "predictor"))
-    days = f"{costs['days']:.3g} days on {costs['gpus']} GPUs"
+    days = f"{costs['days']:.3g} days on {costs['gpus']} GPU{'s' if costs['gpus'] > 1 else ''}"
     return [
         *rows,
         ("global batch", str(costs["global_batch"])),
