@@ -4,10 +4,14 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from vjepa2cli.artifacts import latent_store
+from vjepa2cli.artifacts.latent_store import LatentHeader
 from vjepa2cli.artifacts.model_dir import save_model
+from vjepa2cli.artifacts.video_store import Description, VideoStoreWriter
 from vjepa2cli.files import read_json, write_json
 from vjepa2cli.models.ac_predictor import AcPredictor, AcPredictorSpec
 from vjepa2cli.models.encoder import Encoder, EncoderSpec
@@ -15,6 +19,7 @@ from vjepa2cli.models.weights import encoder_digest, load_encoder, to_transforme
 
 ENCODER = EncoderSpec(embed_dim=24, depth=1, num_heads=2, crop=32, num_frames=4)
 MakeModel = Callable[..., Path]
+_STRIDE = 2
 
 
 @pytest.fixture
@@ -60,3 +65,35 @@ def tiny_world_model(tmp_path: Path, tiny_encoder: Path) -> MakeModel:
         return tmp_path / "posttrain"
 
     return make
+
+
+@pytest.fixture
+def training_stores(tmp_path: Path, tiny_encoder: Path) -> tuple[Path, Path]:
+    """A latent store and a video store: three episodes of random latents at 4 Hz, of videos whose frames spell their number."""
+    header = LatentHeader(
+        encoder_source="encoder",
+        encoder_digest=encoder_digest(load_encoder(tiny_encoder)),
+        layer_norm=True,
+        grid=(1, 2, 2),
+        embed_dim=24,
+        rate=4.0,
+        robot="tabletop",
+        preprocessing={"crop": 32, "geometry": "centre"},
+        provenance={},
+    )
+    names, lengths, splits = ["a", "b", "c"], [4, 6, 5], ["train", "train", "val"]
+    latents, videos = tmp_path / "latents.h5", tmp_path / "robot.zarr"
+    with latent_store.create(latents, header, lengths=lengths, dtype="float32", dims=(7, 7)) as writer:
+        for index, length in enumerate(lengths):
+            tokens = torch.randn(length, 4, 24, generator=torch.Generator().manual_seed(index)).numpy()
+            writer.write(index, tokens, states=np.zeros((length, 7)), actions=np.zeros((length - 1, 7)))
+        writer.name_episodes(names, splits)
+    store = VideoStoreWriter.open(videos, {"codec": "zstd", "shard_frames": 16})
+    for name, length in zip(names, lengths, strict=True):
+        with store.entry(f"key-{name}") as entry:
+            for number in range(_STRIDE * length):
+                entry.append(number / 8, number, np.full((16, 16, 3), 10 * number, np.uint8))
+            entry.finish(Description(source=name, source_digest=name, episode=name, fps=8.0))
+    listed = {f"key-{name}": {"split": split, "weight": None} for name, split in zip(names, splits, strict=True)}
+    store.finalise(listed, refused=[], provenance={})
+    return latents, videos

@@ -7,16 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from vjepa2cli.artifacts import latent_store
-from vjepa2cli.artifacts.latent_store import LatentHeader
-from vjepa2cli.artifacts.video_store import Description, VideoStoreWriter
 from vjepa2cli.data.video import read_image
 from vjepa2cli.errors import ArtifactError, InputError, PlanningError
-from vjepa2cli.models.weights import encoder_digest, load_encoder
 from vjepa2cli.planning.controller import Controller
 from vjepa2cli.planning.imagination import nearest_frames
 from vjepa2cli.planning.landscape import energy_map
-from vjepa2cli.planning.model_card import ModelCard, open_world_model
+from vjepa2cli.planning.model_card import open_world_model
 from vjepa2cli.planning.single_plan import Extras, plan
 from vjepa2cli.reporting.plan_pictures import draw_energy_map, draw_film_strip
 from vjepa2cli.settings import CemConfig, EnergyMapConfig, PlanConfig
@@ -27,40 +23,6 @@ CONFIG = PlanConfig(
 STATE = [0.5, 0.0, 0.2, 0.1, -0.1, 0.3, 0.5]
 RNG = np.random.default_rng(0)
 OBS, GOAL = (RNG.integers(0, 256, (40, 48, 3), dtype=np.uint8) for _ in range(2))
-STRIDE = 2
-
-
-@pytest.fixture
-def stores(tmp_path: Path, tiny_world_model) -> tuple[Path, Path, ModelCard]:
-    """Three episodes of random latents at 4 Hz, and their videos at 8 frames a second, whose frames spell their number."""
-    _, card = open_world_model(tiny_world_model())
-    header = LatentHeader(
-        encoder_source="encoder",
-        encoder_digest=encoder_digest(load_encoder(tmp_path / "encoder")),
-        layer_norm=True,
-        grid=(1, 2, 2),
-        embed_dim=24,
-        rate=4.0,
-        robot="tabletop",
-        preprocessing={"crop": 32, "geometry": "centre"},
-        provenance={},
-    )
-    names, lengths, splits = ["a", "b", "c"], [4, 6, 5], ["train", "train", "val"]
-    latents, videos = tmp_path / "latents.h5", tmp_path / "robot.zarr"
-    with latent_store.create(latents, header, lengths=lengths, dtype="float32", dims=(7, 7)) as writer:
-        for index, length in enumerate(lengths):
-            tokens = torch.randn(length, 4, 24, generator=torch.Generator().manual_seed(index)).numpy()
-            writer.write(index, tokens, states=np.zeros((length, 7)), actions=np.zeros((length - 1, 7)))
-        writer.name_episodes(names, splits)
-    store = VideoStoreWriter.open(videos, {"codec": "zstd", "shard_frames": 16})
-    for name, length in zip(names, lengths, strict=True):
-        with store.entry(f"key-{name}") as entry:
-            for number in range(STRIDE * length):
-                entry.append(number / 8, number, np.full((16, 16, 3), 10 * number, np.uint8))
-            entry.finish(Description(source=name, source_digest=name, episode=name, fps=8.0))
-    listed = {f"key-{name}": {"split": split, "weight": None} for name, split in zip(names, splits, strict=True)}
-    store.finalise(listed, refused=[], provenance={})
-    return latents, videos, card
 
 
 def test_map_holds_the_energy_of_every_action_on_the_grid(tiny_world_model):
@@ -88,9 +50,10 @@ def test_map_holds_the_energy_of_every_action_on_the_grid(tiny_world_model):
             energy_map(controller, latent, state, goal, actions, config=EnergyMapConfig(axes=axes))
 
 
-def test_nearest_frame_is_that_of_the_nearest_training_latent(stores: tuple[Path, Path, ModelCard]):
+def test_nearest_frame_is_that_of_the_nearest_training_latent(training_stores, tiny_world_model):
     """Latents a little off steps 3 and 1 of the first two episodes, and one of the held-out episode, which is not looked at."""
-    latents, videos, card = stores
+    latents, videos = training_stores
+    _, card = open_world_model(tiny_world_model())
     drawn = [torch.randn(n, 4, 24, generator=torch.Generator().manual_seed(seed)) for seed, n in enumerate((4, 6, 5))]
     imagined = torch.stack([drawn[0][3] + 0.01, drawn[1][1] - 0.01, drawn[2][2]])
     rows = nearest_frames(imagined, latents, videos, card=card)
@@ -103,8 +66,9 @@ def test_nearest_frame_is_that_of_the_nearest_training_latent(stores: tuple[Path
         nearest_frames(imagined, latents, videos, card=type(card)(**(card.__dict__ | {"encoder_digest": "0" * 64})))
 
 
-def test_pictures_are_drawn_from_the_plan_and_are_the_same_again(stores: tuple[Path, Path, ModelCard], tmp_path: Path):
-    latents, videos, card = stores
+def test_pictures_are_drawn_from_the_plan_and_are_the_same_again(training_stores, tiny_world_model, tmp_path: Path):
+    latents, videos = training_stores
+    _, card = open_world_model(tiny_world_model())
     extras = Extras(energy_map=True, latents=latents, videos=videos)
     made = plan(OBS, GOAL, model=card.source, state=STATE, config=CONFIG, extras=extras, out=tmp_path / "plan.json")
     assert len(made.extras["imagined"]) == 3
