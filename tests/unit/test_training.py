@@ -21,7 +21,7 @@ from vjepa2cli.models.encoder_v21 import EncoderV21
 from vjepa2cli.models.predictor_v21 import PredictorV21
 from vjepa2cli.models.weights import load_encoder, load_predictor, state_digest
 from vjepa2cli.settings import IngestConfig, PosttrainConfig, PretrainConfig
-from vjepa2cli.train.health import content_rank, effective_rank
+from vjepa2cli.train.health import at_most, content_rank, effective_rank
 from vjepa2cli.train.losses import weighted_loss
 from vjepa2cli.train.posttraining import PosttrainTask, posttrain
 from vjepa2cli.train.pretraining import PretrainTask, pretrain
@@ -265,6 +265,15 @@ def test_threads_that_make_batches_change_no_byte(mixed_store: Path, tmp_path: P
     assert _model_bytes(tmp_path / "0") == _model_bytes(tmp_path / "3")
     rows = [json.loads(line) for line in (tmp_path / "3" / "metrics.jsonl").read_text().splitlines()]
     assert all(0 <= row["waited"] <= row["seconds"] for row in rows if "seconds" in row)
+
+
+def test_a_long_clip_tells_of_collapse_by_some_of_its_positions() -> None:
+    tokens = torch.arange(2 * 1100).view(2, 1100, 1)
+    few = at_most(512, tokens)
+    assert few.shape == (2, 367, 1)
+    assert set(few[0].diff(dim=0).flatten().tolist()) == {3}
+    assert torch.equal(few[1] - few[0], torch.full((367, 1), 1100))
+    assert torch.equal(at_most(1100, tokens), tokens)
 
 
 def test_zero_steps_publish_the_untrained_encoder(noise_store: Path, tmp_path: Path) -> None:

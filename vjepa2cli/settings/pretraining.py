@@ -105,9 +105,10 @@ class EmaConfig(Section):
 class ReleasedQuirksConfig(Section):
     """Defects of the released training, for comparisons with it; each is off.
 
-    `mask_token_per_group`: a mask token stands for a kind of clip, not for a family of masks. `correlated_masks`: every process
-    and every family of masks draws from the same numbers. `replayed_draws`: a run that continues another begins again at the
-    clips, masks and context-loss weight of the first update. `stretched_clips`: frames lie a little further apart than asked for.
+    `mask_token_per_group`: a mask token stands for a kind of clip, not for a family of masks. `correlated_masks`: every set of
+    `rows_per_draw` clips (there: every process) and every family of masks draws from the same numbers. `replayed_draws`: a run
+    that continues another begins again at the clips, masks and context-loss weight of the first update. `stretched_clips`: frames
+    lie a little further apart than asked for.
     """
 
     mask_token_per_group: bool = False

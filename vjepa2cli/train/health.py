@@ -28,6 +28,11 @@ def effective_rank(features: Tensor) -> float:
     return float(torch.exp(-(shares * shares.clamp_min(1e-12).log()).sum()))
 
 
+def at_most(count: int, tokens: Tensor) -> Tensor:
+    """At most `count` evenly spread positions of tokens [B, N, D], the same of every clip."""
+    return tokens[:, :: -(-tokens.shape[1] // count)]
+
+
 def content(tokens: Tensor) -> Tensor:
     """Tokens [B, N, D] without what every clip shows at a position, as [B * N, D] float64: only what tells clips apart."""
     tokens = tokens.double()

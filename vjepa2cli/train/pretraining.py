@@ -23,7 +23,7 @@ from vjepa2cli.progress import SILENT, Progress
 from vjepa2cli.settings import PretrainConfig
 from vjepa2cli.train.clip_groups import ClipGroups, find_sources, masks_on, reader
 from vjepa2cli.train.engine import Engine, autocast, check_processes
-from vjepa2cli.train.health import feature_figures
+from vjepa2cli.train.health import at_most, feature_figures
 from vjepa2cli.train.initial import Initial, continue_run, give_weights
 from vjepa2cli.train.loop import decay_groups, fit
 from vjepa2cli.train.losses import Batch
@@ -34,8 +34,11 @@ from vjepa2cli.train.process_group import ProcessGroup, choose_device
 from vjepa2cli.train.run_directory import RunDirectory
 from vjepa2cli.train.schedules import context_loss_share, ema_momentum
 
-_EVALUATION_CLIPS = 32
+_EVALUATION_CLIPS, _EVALUATION_BYTES = 32, 1 << 30
+"""How many clips tell how a run goes; of long and large ones as many as fit, but a batch of them."""
 _EVALUATION_BATCH = 8
+_EVALUATION_TOKENS = 512
+"""How many positions of each tell of collapse; all of a long clip would make matrices of gigabytes."""
 _EVALUATION_STEP = 2**40
 
 
@@ -54,7 +57,9 @@ class PretrainTask:
         self._clips = ClipGroups(store, config, device=device, threads=threads)
         held_out = find_sources(store, "val", config.clip.media) or find_sources(store, "train", config.clip.media)
         self._probe = OnlineProbe.of(store, windows=config.probe_windows, shape=config.clip)
-        self._evaluation = fixed_clips(held_out, reader(store), shape=config.clip, count=_EVALUATION_CLIPS)
+        size = 4 * 3 * config.clip.num_frames * config.clip.crop**2
+        count = max(_EVALUATION_BATCH, min(_EVALUATION_CLIPS, _EVALUATION_BYTES // size))
+        self._evaluation = fixed_clips(held_out, reader(store), shape=config.clip, count=count)
 
     def begin_from(self, source: str) -> Initial:
         """Begin with the weights of a model, or with what went into the newest checkpoint of a run, which is still to be loaded.
@@ -94,16 +99,20 @@ class PretrainTask:
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, float]:
         """Loss under fixed masks, and what tells of collapse, on fixed held-out clips; `step` plays no part."""
-        losses, teacher, student = [], [], []
+        losses: list[float] = []
+        teacher: list[Tensor] = []
+        student: list[Tensor] = []
         masks = replace(self._clips.first_masks, batch_size=_EVALUATION_BATCH, rows_per_draw=None)
         for start in range(0, len(self._evaluation), _EVALUATION_BATCH):
             part = self._evaluation[start : start + _EVALUATION_BATCH]
             clips = part.to(self._device)
             ((_, families),) = masks.draws(_EVALUATION_STEP, rows=range(len(part)))
             losses.append(self.module.mean_loss([MaskedClips(clips, masks_on(families, self._device))]) * len(part))
-            teacher.append(self._teacher_features(clips))
             with autocast(self._config.precision, self._device):
-                student.append(self.module.student_features(clips))
+                found = self.module.target_features(clips), self.module.student_features(clips)
+            for kept, features in zip((teacher, student), found, strict=True):
+                # The last level alone: its width is that of one level.
+                kept.append(at_most(_EVALUATION_TOKENS, features[..., -self.module.encoder.spec.embed_dim :]))
         share = sum(family.weight for family in self._losses[0])  # of the loss that clips of the first kind make up
         figures = feature_figures(torch.cat(teacher), torch.cat(student))
         if self._probe is not None:
