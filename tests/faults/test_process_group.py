@@ -1,5 +1,7 @@
-"""A process group of one belongs to its process alone."""
+"""A process group of one belongs to its process alone; one of several waits for none of them for ever."""
 
+import os
+import socket
 import subprocess
 import sys
 
@@ -18,3 +20,40 @@ if sys.argv[1:]:
 def test_a_process_that_a_training_starts_may_train_as_well() -> None:
     ended = subprocess.run([sys.executable, "-c", ALONE, ALONE], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
+
+
+SILENT = """
+import os, sys, time
+import torch
+from torch import distributed
+from vjepa2cli.errors import TrainingError
+from vjepa2cli.train.process_group import ProcessGroup, noticing_loss
+group = ProcessGroup(torch.device("cpu"))
+made_by_a_library = distributed.new_group([0, 1])
+group.bound_waiting()
+distributed.all_reduce(torch.ones(1), group=made_by_a_library)
+if group.is_leader:
+    sys.stdin.read()
+began = time.monotonic()
+try:
+    with noticing_loss():
+        distributed.all_reduce(torch.ones(1), group=made_by_a_library)
+except TrainingError:
+    print(time.monotonic() - began)
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+def test_a_process_that_is_silent_in_a_group_of_a_library_is_waited_for_as_long_as_in_ours() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "VJEPA2_GROUP_TIMEOUT": "3"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", SILENT], env=os.environ | meeting | {"RANK": rank}, **pipes)  # type: ignore[call-overload]
+        for rank in ("0", "1")
+    ]
+    assert 2 < float(processes[1].communicate(timeout=120)[0]) < 20
+    processes[0].communicate(timeout=60)

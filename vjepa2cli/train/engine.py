@@ -78,6 +78,7 @@ class Engine:
         }
         with _quiet():
             self._engine, *_ = _import_deepspeed(group.device).initialize(model=self._module, optimizer=adamw, config=settings)
+        group.bound_waiting()  # DeepSpeed has made a group of its own
 
     def set_learning_rate(self, factor: float) -> None:
         """Give every group `factor` times its peak rate."""

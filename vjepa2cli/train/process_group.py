@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 from torch import distributed as dist
+from torch.distributed import distributed_c10d
 
 from vjepa2cli.errors import DependencyError, TrainingError, Vjepa2Error
 from vjepa2cli.ranks import local_rank, name_ranks
@@ -71,6 +72,11 @@ class ProcessGroup:
                 dist.all_gather_object(items, item)
         return items
 
+    def bound_waiting(self) -> None:
+        """Give the groups that a library has made of the same processes the same patience; theirs would be half an hour."""
+        for group in list(distributed_c10d._world.pg_map):
+            distributed_c10d._set_pg_timeout(_patience(), group)
+
     def together(self, act: Callable[[], _T]) -> _T:
         """Run `act` on every process; where one cannot, all of them end, and the first that failed tells why."""
         result, failure = _attempt(act)
@@ -126,7 +132,7 @@ def noticing_loss() -> Iterator[None]:
 
 def _join(device: torch.device) -> None:
     launched = name_ranks()
-    timeout = timedelta(seconds=float(os.environ.get(_TIMEOUT, _SECONDS)))
+    timeout = _patience()
     backend = "nccl" if device.type == "cuda" else "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -145,6 +151,10 @@ def _join(device: torch.device) -> None:
         except (RuntimeError, ValueError) as error:
             place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
             raise TrainingError(f"the process group at {place} was refused: {str(error).splitlines()[0]}") from None
+
+
+def _patience() -> timedelta:
+    return timedelta(seconds=float(os.environ.get(_TIMEOUT, _SECONDS)))
 
 
 def _leave() -> None:
