@@ -106,7 +106,7 @@ def test_commands_have_the_state_s_numbers_unless_they_have_their_own(tmp_path: 
     own = "action: {keys: [v], numbers: [{names: [lift], unit: mm, meaning: delta}]}\n"
     assert to_commands(robot(tmp_path, JOINTS + own), np.array([[5.0]]), where="e").tolist() == [[pytest.approx(0.005)]]
     same = robot(tmp_path, JOINTS + "action: {keys: [v]}\n")
-    assert to_commands(same, np.array([[180.0, 0, 0, 1000]]), where="e").tolist() == [pytest.approx([math.pi, 0, 0, 1])]
+    assert to_commands(same, np.array([[180.0, 90, 0, 1000]]), where="e").tolist() == [pytest.approx([0, 1])]
 
 
 def test_rows_of_another_robot_and_other_units_are_refused(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_what_comes_round_and_what_leaves_its_limits_is_said(tmp_path: Path) -> 
     rows[5, 3] = 600
     shoulder, wrist, lift = remarks(robot(tmp_path, JOINTS), rows)
     assert "elbow jumps by -5.93 rad after row 2; if it comes round at pi, add 'wraps: true'" in shoulder
-    assert "wrist comes round at pi 1 times" in wrist
+    assert "wrist comes round at pi in 1 steps" in wrist
     assert "lift leaves its limits 0 to 0.5 m in 1 of 6 rows, to 0.6" in lift
     radians = robot(tmp_path, JOINTS.replace("unit: deg", "unit: rad"))
     assert "shoulder reaches 90 rad; if these are degrees, write 'unit: deg'" in remarks(radians, np.full((2, 4), 90.0))

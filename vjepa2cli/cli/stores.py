@@ -1,7 +1,7 @@
 """Video stores as a command: written from videos, images and recordings, or read again to see whether they are whole."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -72,7 +72,27 @@ def ingest(
             console.say(f"refused {refused['source']}: {refused['reason']}")
     if result["images_passed_over"]:
         console.say(f"passed over {result['images_passed_over']} images in folders that hold videos; name them to take them in")
-    console.emit(dict(result), f"{_table(result)}\n{_last_line(out, result)}", as_json=as_json)
+    taken = {item["source"] for item in result["accepted"]}
+    for item in result["notes"]:
+        if item["source"] not in taken:
+            console.say(f"{item['source']}: {item['note']}")
+    for warning in (result["robot"] or {}).get("warnings", ()):
+        console.say(f"warning: {warning}")
+    text = "\n".join([_table(result), *_robot_lines(result["robot"]), _last_line(out, result)])
+    console.emit(dict(result), text, as_json=as_json)
+
+
+def _robot_lines(found: dict[str, Any] | None) -> list[str]:
+    """What was found of recordings of a robot, in a line or two."""
+    if found is None:
+        return []
+    idle = f"nothing moves in {found['coverage']['idle_share']:.0%} of them"
+    lines = [f"robot: {found['episodes']} episodes, {found['steps']} steps at {found['rate']:g} Hz; {idle}"]
+    alignment = found["alignment"]
+    if alignment is not None and alignment["lead_s"] is not None:
+        seconds, rows = alignment["lead_s"], alignment["lead_rows"]
+        lines.append(f"robot: commands lead what moves by {seconds:.2f} s, {rows:.1f} rows")
+    return lines
 
 
 def _last_line(out: Path, result: "IngestSummary") -> str:

@@ -47,7 +47,7 @@ def state_numbers(robot: RobotConfig) -> tuple[Number, ...]:
 
 
 def command_numbers(robot: RobotConfig) -> tuple[Number, ...]:
-    """What the numbers of a recorded command are, in order; none where the robot has no commands."""
+    """What the numbers of a recorded command are, in order, which are the state's unless it has its own."""
     if robot.action is None:
         return ()
     if robot.action.numbers is None:
@@ -75,15 +75,14 @@ def to_states(robot: RobotConfig, rows: Rows, *, where: str) -> NDArray[np.float
     numbers = state_numbers(robot)
     scaled = _scaled(rows, numbers, where=f"{where}: {', '.join(robot.state.keys)}")
     _refuse_other_units(scaled, numbers, where=where)
-    if robot.end_effector is None:
-        return scaled[:, _own_places(robot)].astype(np.float32)
-    return _poses(robot, robot.end_effector, scaled).astype(np.float32)
+    return _chosen(robot, scaled).astype(np.float32)
 
 
 def to_commands(robot: RobotConfig, rows: Rows, *, where: str) -> NDArray[np.float32]:
-    """Commands [T, A] of recorded rows [T, A], in metres and radians; see `command_numbers` for what they mean."""
+    """Commands [T, A] of recorded rows: targets of the state's numbers as states are, else `command_numbers` as they come."""
     assert robot.action is not None
-    return _scaled(rows, command_numbers(robot), where=f"{where}: {', '.join(robot.action.keys)}").astype(np.float32)
+    scaled = _scaled(rows, command_numbers(robot), where=f"{where}: {', '.join(robot.action.keys)}")
+    return (_chosen(robot, scaled) if robot.action.numbers is None else scaled).astype(np.float32)
 
 
 def remarks(robot: RobotConfig, rows: Rows) -> list[str]:
@@ -101,7 +100,7 @@ def remarks(robot: RobotConfig, rows: Rows) -> list[str]:
         if number.unit != "rad" or not len(turns):
             continue
         if number.wraps or number.name in rotation:
-            said.append(f"{number.name} comes round at pi {len(turns)} times; changes are taken the short way")
+            said.append(f"{number.name} comes round at pi in {len(turns)} steps; changes are taken the short way")
         else:
             said.append(
                 f"{number.name} jumps by {column[turns[0] + 1] - column[turns[0]]:.2f} rad after row {turns[0]}; "
@@ -162,6 +161,13 @@ def _outside(column: NDArray[np.float64], number: Number) -> str | None:
 
 def _farthest(column: NDArray[np.float64]) -> float:
     return float(column[np.abs(column).argmax()])
+
+
+def _chosen(robot: RobotConfig, scaled: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What a world model reads of all numbers."""
+    if robot.end_effector is None:
+        return scaled[:, _own_places(robot)]
+    return _poses(robot, robot.end_effector, scaled)
 
 
 def _poses(robot: RobotConfig, chosen: EndEffectorConfig, scaled: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -16,6 +16,8 @@ from vjepa2cli.data.robot_numbers import state_space
 from vjepa2cli.errors import InputError, StaleArtifactError
 from vjepa2cli.files import digest_json
 from vjepa2cli.ingestion.decisions import Decisions, Entries, decide, unweighted_beside_weighted
+from vjepa2cli.ingestion.robot_checks import VERSION as CHECKS_VERSION
+from vjepa2cli.ingestion.robot_checks import check_robot
 from vjepa2cli.ingestion.taking import Task
 from vjepa2cli.ingestion.verification import verify
 from vjepa2cli.ingestion.workers import run_here, run_in_processes
@@ -31,7 +33,8 @@ class IngestSummary(TypedDict):
     """What the finished store holds; equal stores give equal summaries.
 
     `accepted` lists every entry; `notes` says what had to be mended, `findings` what a user may want to leave out, and `refused`
-    what is not in the store. `images_passed_over` counts images in folders that hold videos too.
+    what is not in the store. `images_passed_over` counts images in folders that hold videos too. `robot` is what was found of the
+    recordings of robots, with `warnings`, or None where there are none.
     """
 
     digest: str
@@ -47,6 +50,7 @@ class IngestSummary(TypedDict):
     findings: list[dict[str, str]]
     refused: list[dict[str, str]]
     images_passed_over: int
+    robot: dict[str, Any] | None
 
 
 def ingest(
@@ -89,6 +93,9 @@ def ingest(
         all_of_them = f"none of the {len(refused)} sources can be used; the first, " if len(refused) > 1 else ""
         raise InputError(f"{all_of_them}{refused[0]['source']}: {refused[0]['reason']}")
     store = _finalise(writer, entries, decisions, refused, config)
+    known = (store.robot_checks or {}).get("version") == CHECKS_VERSION
+    if not known and (checks := check_robot(store, config.robot)) is not None:
+        writer.keep_checks(checks, of=store.digest)
     return _summary(store, remarks=found.remarks, images_passed_over=sum(found.images_passed_over.values()))
 
 
@@ -207,4 +214,5 @@ def _summary(store: VideoStore, *, remarks: list[dict[str, str]], images_passed_
         "findings": [{"source": entry.source, "finding": text} for entry in entries for text in entry.findings],
         "refused": store.refused,
         "images_passed_over": images_passed_over,
+        "robot": store.robot_checks,
     }

@@ -150,11 +150,10 @@ def _header(info: VideoInfo | None, rate: float) -> list[str]:
 
 def _commands(robot: RobotConfig, recorded: NDArray[Any], indices: Sequence[int], *, where: str) -> NDArray[np.float32]:
     """Commands of the kept rows: targets as they are, changes summed and speeds averaged up to the next kept row."""
-    if robot.action is None or robot.action.numbers is None:
-        # Targets of the state's own numbers are told as the state is.
-        return to_states(robot, recorded, where=where)[list(indices)]
     commands = to_commands(robot, recorded, where=where)
     kept = np.asarray(indices)
+    if robot.action is None or robot.action.numbers is None:
+        return np.asarray(commands[kept])
     ends = np.append(kept[1:], min(len(commands), kept[-1] + (kept[1] - kept[0] if len(kept) > 1 else 1)))
     sums = np.concatenate([np.zeros((1, commands.shape[1])), np.cumsum(commands, axis=0, dtype=np.float64)])
     between = sums[ends] - sums[kept]

@@ -39,11 +39,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Places:
-    """What was found, images that were left because they lie beside videos, and remarks on sets of recordings by their paths."""
+    """What was found, images that were left because they lie beside videos, and remarks on sets of recordings by their names."""
 
     found: list[Place]
     images_passed_over: int = 0
-    remarks: dict[Path, tuple[str, ...]] = field(default_factory=dict)
+    remarks: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def is_pattern(path: Path) -> bool:
@@ -78,7 +78,7 @@ def _match(pattern: Path, wanted: Wanted) -> Places:
     base = pattern_base(pattern)
     names_files = "." in pattern.name
     found: list[Place] = []
-    remarks: dict[Path, tuple[str, ...]] = {}
+    remarks: dict[str, tuple[str, ...]] = {}
     # Path.glob does not enter linked folders, and from Python 3.13 on it takes '**' at the end differently.
     for match in sorted(map(Path, glob.iglob(str(pattern), recursive=True))):  # noqa: PTH207
         if match.is_dir() or reader_of(match, with_files=names_files) is not None:
@@ -95,7 +95,7 @@ def _match(pattern: Path, wanted: Wanted) -> Places:
 def _walk(folder: Path, base: Path, wanted: Wanted) -> Places:
     found: list[Place] = []
     images: list[Place] = []
-    remarks: dict[Path, tuple[str, ...]] = {}
+    remarks: dict[str, tuple[str, ...]] = {}
     for places in _below(folder, base, wanted):
         remarks |= places.remarks
         for place in places.found:
@@ -132,4 +132,4 @@ def _recording(reader: Reader, path: Path, name: Path, wanted: Wanted) -> Places
         for member in listing.episodes
         for camera in cameras
     ]
-    return Places(places, remarks={path: listing.remarks} if listing.remarks else {})
+    return Places(places, remarks={whole.as_posix(): listing.remarks} if listing.remarks else {})

@@ -100,9 +100,7 @@ def find_sources(given: Sequence[Path], wanted: Wanted, *, labels: Path | None =
     unweighted = [source.name for source in sources for part in source.parts if part.share is None]
     if unweighted and len(unweighted) < sum(len(source.parts) for source in sources):
         raise InputError(f"{unweighted[0]}: has no weight, and other sources have one; list it in a table with its weight")
-    remarks = [
-        {"source": path.absolute().name, "note": note} for path, notes in sorted(searched.remarks.items()) for note in notes
-    ]
+    remarks = [{"source": name, "note": note} for name, notes in sorted(searched.remarks.items()) for note in notes]
     return Found(sources, searched.passed_over, remarks)
 
 
@@ -119,7 +117,7 @@ class _Search:
     windows: dict[Path, tuple[LabelledSpan, ...]] = field(default_factory=dict)
     episodes: dict[Path, str] = field(default_factory=dict)
     passed_over: dict[str, int] = field(default_factory=dict)
-    remarks: dict[Path, tuple[str, ...]] = field(default_factory=dict)
+    remarks: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def add_place(self, root: Path) -> None:
         places = search(root, self.wanted)

@@ -2,7 +2,8 @@
 
 Layout: `videos/<key>/` holds one entry: `frames` [F, Y, X, 3] in chunks of one frame, `timestamps`, `indices`, and for robots
 `states` and `actions`. It is written under a temporary name and renamed. `sources/<key>/` records what became of one source:
-its entries, or why it was refused. The root's attributes list the entries and hold `complete`, set last of all.
+its entries, or why it was refused. The root's attributes list the entries and hold `complete`, set last of all. `checks/` holds
+what was then found of robot recordings.
 """
 
 from vjepa2cli.artifacts.video_store.entry import Description, VideoEntry, Window, plain

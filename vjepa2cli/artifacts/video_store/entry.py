@@ -13,6 +13,7 @@ SCHEMA = 2
 METADATA = "zarr.json"
 VIDEOS = "videos"
 SOURCES = "sources"
+CHECKS = "checks"
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class VideoEntry:
     seconds: float
     notes: tuple[str, ...]
     findings: tuple[str, ...] = ()
+    camera: str | None = None
 
     @classmethod
     def parse(cls, item: Mapping[str, Any]) -> "VideoEntry":

@@ -11,7 +11,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from vjepa2cli.artifacts.video_store.entry import VIDEOS, VideoEntry, plain, root_attributes
+from vjepa2cli.artifacts.video_store.entry import CHECKS, VIDEOS, VideoEntry, group_attributes, plain, root_attributes
 from vjepa2cli.artifacts.video_store.frames import DamagedFramesError, FrameReader, Pixels, checksum, joined_checksums
 from vjepa2cli.errors import ArtifactError, StaleArtifactError
 from vjepa2cli.files import digest_json
@@ -57,6 +57,12 @@ class VideoStore:
     def labels(self) -> list[str]:
         """Class names of all windows, sorted."""
         return sorted({window.label for entry in self.entries for window in entry.windows})
+
+    @property
+    def robot_checks(self) -> dict[str, Any] | None:
+        """What was found of its robot recordings as they are now, or None where nobody has looked."""
+        known = group_attributes(self.path / CHECKS) or {}
+        return known["robot"] if known.get("of") == self.digest else None
 
     def frames(self, key: str, start: int, stop: int, step: int = 1) -> Pixels:
         """Frames `start:stop:step` of one video, uint8 [F, Y, X, 3]; raises ArtifactError where they are not all there."""

@@ -12,6 +12,7 @@ import zarr
 from numpy.typing import NDArray
 
 from vjepa2cli.artifacts.video_store.entry import (
+    CHECKS,
     METADATA,
     SCHEMA,
     SOURCES,
@@ -149,6 +150,12 @@ class VideoStoreWriter:
     def remove_record(self, key: str) -> None:
         """Forget a source, if it is known."""
         self._remove(self.path / SOURCES / key)
+
+    def keep_checks(self, checks: Mapping[str, Any], *, of: str) -> None:
+        """Keep what was found of the robot recordings of the finished store with the digest `of`."""
+        known = {"of": of, "robot": dict(checks)}
+        if group_attributes(self.path / CHECKS) != known:
+            write_group(self.path / CHECKS, known)
 
     def _remove(self, folder: Path) -> None:
         if folder.is_dir():
