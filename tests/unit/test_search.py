@@ -224,27 +224,34 @@ def test_forbidden_samples_are_never_elites():
         search(lambda actions: torch.full((len(actions),), math.inf), PLAIN)
 
 
-def test_search_that_is_stopped_returns_the_best_it_has_scored():
-    calls = 0
+@pytest.mark.parametrize("mean_is_better", [False, True])
+def test_search_that_is_stopped_returns_the_best_that_it_has_scored(mean_is_better: bool):
+    """Three iterations, the last one not to its end, then the mean alone."""
+    sizes: list[int] = []
 
     def cost(actions: Tensor) -> Tensor:
-        nonlocal calls
-        calls += 1
+        sizes.append(len(actions))
         costs = distance(0.3, 0.1)(actions)
-        if calls == 3:
+        if len(sizes) == 3:
             costs[37:] = math.inf
+        if len(sizes) == 4:
+            costs += -10 if mean_is_better else 10
         return costs
 
     found = search(cost, PLAIN, stop=lambda: False)
-    assert calls == 3
+    assert sizes == [200, 200, 200, 1]
     assert found.cut_short
     assert found.scored == 437
     assert torch.equal(found.actions, found.best)
-    assert float(distance(0.3, 0.1)(found.actions[None])) == pytest.approx(min(energies.best for energies in found.energies))
+    assert torch.equal(found.actions, found.mean) == mean_is_better
+    if not mean_is_better:
+        best = min(energies.best for energies in found.energies)
+        assert float(distance(0.3, 0.1)(found.actions[None])) == pytest.approx(best)
     nothing = search(cost, PLAIN, stop=lambda: True)
     assert nothing.cut_short
     assert nothing.energies == ()
     assert torch.equal(nothing.actions, torch.zeros(1, 2))
+    assert len(sizes) == 4
 
 
 @pytest.mark.parametrize("change", [{"solver": "mppi"}, {"noise_colour": 1.0}, {"std_floor": 0.1}, {"mean_among_samples": True}])

@@ -60,7 +60,7 @@ class Energies(NamedTuple):
 class CemResult:
     """`actions` [H, A] to execute; `mean` and `std` [H, A] of the last distribution; `energies` of every iteration.
 
-    `best` [H, A] is the best sample of all, `scored` their number, and `cut_short` says that `stop` ended the search.
+    `best` [H, A] is the best of all that were scored, `scored` the number of samples, `cut_short` says that `stop` ended it.
     """
 
     actions: Tensor
@@ -89,8 +89,9 @@ def cem(
 
     `mean` and `std` [H, A] are the first distribution, `bounds` its box as (low, high), each a number, [A] or [H, A]. A
     dimension with standard deviation 0 stays where its mean is. The same generator state gives the same result on every device.
-    `stop` is asked before every iteration; once it is true, or an iteration was not scored to its end, the best sample is
-    returned. Raises PlanningError for shapes that do not fit and for costs that are not a number or all infinite.
+    `stop` is asked before every iteration; once it is true, or an iteration was not scored to its end, the mean is scored as
+    well (a cost of one sample), and the better of it and the best sample is returned.
+    Raises PlanningError for shapes that do not fit and for costs that are not a number or all infinite.
     Source: `cem` of notebooks/utils/mpc_utils.py of facebookresearch/vjepa2; arXiv:2506.09985, section 4; for MPPI, Williams et
     al. 2017 (arXiv:1707.02342), with the standard deviation updated as well.
     """
@@ -104,6 +105,8 @@ def cem(
         search.update(samples, costs, may_be_partial=stop is not None)
         if search.cut_short or search.agreed:
             break
+    if search.cut_short and search.scored:
+        search.settle(_checked(cost(search.mean.unsqueeze(0)), 1))
     return search.result()
 
 
@@ -127,7 +130,7 @@ class _Search:
         self._colouring = colouring(len(mean), config.noise_colour).to(mean) if config.noise_colour and len(mean) > 1 else None
         self._best, self._best_cost = self.mean, torch.full((), torch.inf, device=mean.device)
         self._energies: list[Energies] = []
-        self._scored = 0
+        self.scored = 0
         self.cut_short = self.agreed = False
 
     def draw(self, generator: torch.Generator) -> Tensor:
@@ -153,7 +156,7 @@ class _Search:
             )
         if not usable:
             return
-        self._scored += usable
+        self.scored += usable
         best = costs.topk(min(config.elites, usable), largest=False)
         elites = samples[best.indices]
         better = best.values[0] < self._best_cost
@@ -173,6 +176,10 @@ class _Search:
             apart = torch.where(self._pinned, 0, elites.std(0) / self._first_std)
             self.agreed = bool((apart < config.agreement).all())
 
+    def settle(self, cost: Tensor) -> None:
+        """Take the mean for the best, if its cost [1] is less: after few iterations it usually is."""
+        self._best = torch.where(cost[0] < self._best_cost, self.mean, self._best)
+
     def _pin(self, axes: Tensor) -> None:
         """Hold axes [A] at their first mean from now on."""
         self._pinned = self._pinned | axes
@@ -187,7 +194,7 @@ class _Search:
             std=self.std,
             energies=tuple(self._energies),
             best=best,
-            scored=self._scored,
+            scored=self.scored,
             cut_short=self.cut_short,
         )
 

@@ -17,6 +17,10 @@ class Deadline:
         """The moment lies so many seconds from now."""
         self._at = time.perf_counter() + seconds
 
+    def earlier(self, seconds: float) -> "Deadline":
+        """A deadline so much sooner."""
+        return Deadline(self.left - seconds)
+
     @property
     def left(self) -> float:
         """Seconds until then; negative once it has passed."""

@@ -60,15 +60,18 @@ class Controller:
             moved = torch.cat((before.mean[1:], before.mean[-1:])).to(mean)
             mean = torch.where(box.std > 0, moved, mean)
         mean, std, low, high = (part.to(latent.device) for part in (mean, box.std, box.low, box.high))
-        stop = None if deadline is None else lambda: self._rollouts.is_over(deadline)
+        # What is scored last, the mean alone, has the time that the search leaves for it.
+        soon = None if deadline is None else deadline.earlier(self.prediction_seconds)
         found = cem(
-            lambda actions: self.energy(latent, state, goal, actions, past=past, deadline=deadline),
+            lambda actions: self.energy(
+                latent, state, goal, actions, past=past, deadline=deadline if len(actions) == 1 else soon
+            ),
             mean=mean,
             std=std,
             bounds=(low, high),
             config=box.settings,
             generator=generator,
-            stop=stop,
+            stop=None if soon is None else lambda: self._rollouts.is_over(soon),
         )
         if not found.scored:
             self._rollouts.pace.forget()

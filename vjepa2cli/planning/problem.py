@@ -83,7 +83,7 @@ def solve(problem: Problem, *, seed: int, deadline: Deadline | None = None) -> I
 
 def _share(deadline: Deadline | None, searches: int, controller: Controller) -> Deadline | None:
     """The deadline of the next of so many searches, which leaves time for the prediction that follows it."""
-    return None if deadline is None else Deadline(deadline.left / searches - controller.prediction_seconds)
+    return None if deadline is None else Deadline(deadline.left / searches).earlier(controller.prediction_seconds)
 
 
 def rank(problem: Problem, proposals: Tensor) -> tuple[Imagined, Tensor]:
