@@ -53,6 +53,7 @@ def _check_camera(store: VideoStore, name: str, entries: Sequence[VideoEntry], s
     found: dict[str, Any] = {
         "camera": name,
         "looked_at": len(chosen),
+        "aspect": _rounded(aspect),
         "moving_share": _rounded((heat > _MOVES * heat.max()).mean()) if heat.any() else 0.0,
         "in_centre": _rounded(_share_inside(heat, aspect, 1.0)),
         "in_wide": _rounded(_share_inside(heat, aspect, 1.35)),

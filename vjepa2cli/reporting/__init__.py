@@ -9,6 +9,7 @@ from vjepa2cli.reporting.chapters import plans, pretraining, probing, verdict, w
 from vjepa2cli.reporting.evaluations import read_evaluations
 from vjepa2cli.reporting.lineage import lineage
 from vjepa2cli.reporting.reaching import absent_media, reaching
+from vjepa2cli.reporting.recordings import recordings
 from vjepa2cli.reporting.sources import gather
 from vjepa2cli.reporting.surroundings import data, missing, timing
 from vjepa2cli.reporting.validation import validation, validation_claims
@@ -33,6 +34,7 @@ def report(inputs: Sequence[Path], out: Path, *, config: ReportConfig) -> Path:
         "Validation": validation(sources),
         "Probe": probing(sources),
         "Pretraining": pretraining(sources),
+        "Recordings": recordings(sources),
         "Data": data(sources),
         "Lineage": lineage(sources),
         "Missing": missing(sources, absent_media(read_evaluations(sources))),

@@ -14,6 +14,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from vjepa2cli.reporting.statistics import Share
 
@@ -164,6 +165,29 @@ def dots(rows: Sequence[DotRow], name: str, *, x_label: str, mark: tuple[str, fl
         _mark_rows(axes, len(rows), mark)
         axes.set_xlabel(x_label)
         axes.spines["left"].set_visible(False)
+        return _svg(figure, name)
+
+
+def heat(cells: Sequence[Sequence[float]], name: str, *, aspect: float, kept: float) -> str:
+    """Draw a grid over a picture of the aspect `aspect`, deeper where its numbers are larger, and the central part of width
+    `kept` times its height as a frame."""
+    most = max((max(row) for row in cells), default=0.0) or 1.0
+    height = min(260, round((_WIDTH - 16) / aspect))
+    with mpl.rc_context(_style(name)):
+        side = (_WIDTH - height * aspect) / 2
+        figure, axes = _canvas(height + 8, left=round(side), right=round(side), top=4, bottom=4)
+        for row, values in enumerate(cells):
+            for column, value in enumerate(values):
+                if value > 0:
+                    place = (column / len(values), row / len(cells))
+                    size = (1 / len(values), 1 / len(cells))
+                    axes.add_patch(Rectangle(place, *size, color=_STAND_IN["trained"], alpha=round(value / most, 3), lw=0))
+        width = min(1.0, kept / aspect)
+        part = Rectangle(((1 - width) / 2, 0), width, 1, fill=False, ec=_STAND_IN["ink"], lw=1, ls=(0, (2, 3)), clip_on=False)
+        axes.add_patch(part)
+        axes.add_patch(Rectangle((0, 0), 1, 1, fill=False, ec=_STAND_IN["line"], lw=1, clip_on=False))
+        axes.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
         return _svg(figure, name)
 
 

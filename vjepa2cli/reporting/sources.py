@@ -153,6 +153,7 @@ def _read_store(path: Path, page: Path) -> Source:
         "labels": store.labels,
         "sources": {entry.source: entry.source_digest for entry in entries},
         "refused": store.refused,
+        "robot": store.robot_checks,
     }
     return Source("store", path, _name(path, page), body)
 
