@@ -1,5 +1,6 @@
 """Of two processes that want a run directory, one gets it, also where their machines share no locks."""
 
+import errno
 import json
 import os
 import threading
@@ -69,3 +70,15 @@ def test_a_holder_on_another_machine_that_is_silent_has_lost_it(tmp_path: Path) 
     assert json.loads(path.read_text()) == ELSEWHERE
     lease.close()
     assert json.loads(path.read_text()) == ELSEWHERE
+
+
+def test_where_a_file_system_has_no_locks_the_beat_alone_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    first = Lease(tmp_path / ".lease", seconds_between_beats=0.05)
+    with pytest.raises(TrainingError, match=f"process {os.getpid()}"):
+        Lease(tmp_path / ".lease", seconds_between_beats=0.2)
+    first.close()
+    Lease(tmp_path / ".lease", seconds_between_beats=0.05).close()

@@ -1,10 +1,12 @@
 """A lease on a run directory: of an orphaned job and its second submission, one writes.
 
 On one machine, and on file systems that share locks, a lock on the file decides, and it ends with the process. Where machines do
-not see each other's locks the file's content decides: the holder changes it every few seconds. No clocks are compared.
+not see each other's locks, or there are none, the file's content decides: the holder changes it every few seconds. No clocks are
+compared.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -19,6 +21,7 @@ from vjepa2cli.errors import TrainingError
 
 _SECONDS_BETWEEN_BEATS = 10.0
 _BEATS_TO_WAIT = 3
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class Lease:
@@ -34,7 +37,12 @@ class Lease:
             holder = _read(path)
             os.close(self._file)
             raise _held(path, holder) from None
-        self._wait_for_another_machine()
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            self._wait_for_silence(of_this_machine=True)
+        else:
+            self._wait_for_silence(of_this_machine=False)
         job = os.environ.get("SLURM_JOB_ID")
         self._content: dict[str, Any] = {
             "token": uuid.uuid4().hex,
@@ -48,10 +56,10 @@ class Lease:
         self._heart = threading.Thread(target=self._beat, daemon=True)
         self._heart.start()
 
-    def _wait_for_another_machine(self) -> None:
-        """Where the file names a holder on another machine, see whether it still beats."""
+    def _wait_for_silence(self, *, of_this_machine: bool) -> None:
+        """Where the file names a holder, and no lock says that it is gone, see whether it still beats."""
         before = _read(self._path)
-        if not before or before.get("host") == socket.gethostname():
+        if not before or (before.get("host") == socket.gethostname() and not of_this_machine):
             return
         for _ in range(_BEATS_TO_WAIT):
             time.sleep(self._pause)
