@@ -20,7 +20,7 @@ import yaml
 
 REPOSITORY = Path(__file__).parents[3]
 HERE = Path(__file__).parent
-STEPS = 400
+STEPS = 500
 WEIGHTS = "results/pretrain/model/model.safetensors"
 REPORT = "results/pretrain/report.json"
 FAST = ["--slurm-init-seconds-before-status-checks", "6", "--latency-wait", "10"]
@@ -151,15 +151,40 @@ def orphaned(training: Training) -> tuple[list[Attempt], int]:
     return attempts, again.wait(400)
 
 
+@dataclass
+class Chain:
+    """The whole chain, going on as Slurm jobs in a copy of the repository."""
+
+    folder: Path
+    how: list[str]
+    run: subprocess.Popen[str]
+
+
+@pytest.fixture(scope="module")
+def chain(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """The literal command, once it has pretrained on both nodes: a node that another test drains would hold that up."""
+    folder = tmp_path_factory.mktemp("chain")
+    listed = subprocess.run(["git", "ls-files", "-z"], capture_output=True, text=True, check=True, cwd=REPOSITORY).stdout
+    for name in filter(None, listed.split("\0")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / name, folder / name, follow_symlinks=False)
+    both = ["nodes=2", "tasks=2", "mpi=srun", "gres=gpu:1", "tasks_per_gpu=0"]
+    how = ["--configfile", "tests/workflow/smallest.yaml", "--set-threads", "collect=2", "ingest=2", *ONE_CORE]
+    how += ["--set-resources", *(f"pretrain:{resource}" for resource in both)]
+    run = snakemake("all", *how, log=folder / "snakemake.log", cwd=folder)
+    wait_until(lambda: run.poll() is not None or "(Rule: pretrain)" in (folder / "snakemake.log").read_text())
+    return Chain(folder, how, run)
+
+
 @pytest.fixture(scope="module")
 def trainings(
-    cluster: None, finished_run: Path, tmp_path_factory: pytest.TempPathFactory
+    chain: Chain, finished_run: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, tuple[Training, Future[tuple[list[Attempt], int]]]]]:
     """The three stories, going on side by side while the other tests run: most of their time is Slurm's waiting."""
     root = tmp_path_factory.mktemp("slurm")
     told = {
         "cancelled": (cancelled, ["mem_mb=1000*attempt"]),
-        "out_of_time": (out_of_time, ["runtime=2", "slurm_extra='--signal=TERM@60'"]),
+        "out_of_time": (out_of_time, ["runtime=2", "slurm_extra='--signal=TERM@75'"]),
         "orphaned": (orphaned, ["mem_mb=1000"]),
     }
     with ThreadPoolExecutor() as pool:
@@ -179,23 +204,14 @@ def undisturbed(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return (training.folder / WEIGHTS).read_bytes()
 
 
-def test_the_literal_command_runs_the_chain_and_pretrains_on_both_nodes(trainings: object, tmp_path: Path) -> None:
+def test_the_literal_command_runs_the_chain_and_pretrains_on_both_nodes(chain: Chain, trainings: object) -> None:
     """And while it runs a second one in the same folder is refused."""
-    listed = subprocess.run(["git", "ls-files", "-z"], capture_output=True, text=True, check=True, cwd=REPOSITORY).stdout
-    for name in filter(None, listed.split("\0")):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(REPOSITORY / name, tmp_path / name, follow_symlinks=False)
-    both = ["nodes=2", "tasks=2", "mpi=srun", "gres=gpu:1", "tasks_per_gpu=0"]
-    how = ["--configfile", "tests/workflow/smallest.yaml", "--set-threads", "collect=2", "ingest=2", *ONE_CORE]
-    how += ["--set-resources", *(f"pretrain:{resource}" for resource in both)]
-    run = snakemake("all", *how, log=tmp_path / "snakemake.log", cwd=tmp_path)
-    wait_until(lambda: "SLURM jobid" in (tmp_path / "snakemake.log").read_text())
-    second = snakemake("all", *how, log=tmp_path / "second.log", cwd=tmp_path)
+    second = snakemake("all", *chain.how, log=chain.folder / "second.log", cwd=chain.folder)
     assert second.wait(60) == 1
-    assert "Directory cannot be locked" in (tmp_path / "second.log").read_text()
-    assert run.wait(400) == 0, (tmp_path / "snakemake.log").read_text()[-4000:]
-    assert (tmp_path / "results/report.html").stat().st_size > 10_000
-    log = (tmp_path / "snakemake.log").read_text()
+    assert "Directory cannot be locked" in (chain.folder / "second.log").read_text()
+    assert chain.run.wait(400) == 0, (chain.folder / "snakemake.log").read_text()[-4000:]
+    assert (chain.folder / "results/report.html").stat().st_size > 10_000
+    log = (chain.folder / "snakemake.log").read_text()
     number = re.search(r"SLURM jobid (\d+) \(log: \S*/rule_pretrain/", log)
     assert number is not None
     job = slurm("scontrol", "show", "job", number[1])
