@@ -82,8 +82,9 @@ def test_pipes_run_as_written(tmp_path: Path) -> None:
 
 
 def test_every_command_is_in_a_section_that_runs() -> None:
-    piped = [line for line in lines(PAGE.read_text()) if "|" in line]
-    assert sum(len(commands(section)) for section in SECTIONS) + len(piped) == len(lines(PAGE.read_text()))
+    written = [line for line in lines(PAGE.read_text()) if not line.startswith("python benchmarks/")]
+    piped = [line for line in written if "|" in line]
+    assert sum(len(commands(section)) for section in SECTIONS) + len(piped) == len(written)
 
 
 def test_the_page_names_every_option(vjepa2: Command) -> None:
