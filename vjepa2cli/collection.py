@@ -118,13 +118,7 @@ def _name(index: int) -> str:
 
 
 def _open_environment(config: CollectConfig) -> Tabletop:
-    return Tabletop(
-        image_size=config.image_size,
-        rate=config.rate,
-        num_objects=config.num_objects,
-        camera_jitter=config.camera_jitter,
-        light_jitter=config.light_jitter,
-    )
+    return Tabletop(image_size=config.image_size, rate=config.rate, scene=config.scene)
 
 
 def _record(environment: Tabletop, out: Path, config: CollectConfig, index: int) -> None:

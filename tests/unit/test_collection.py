@@ -16,7 +16,7 @@ from vjepa2cli.collection import collect, motion_windows
 from vjepa2cli.data.video import read_clip
 from vjepa2cli.errors import ArtifactError, ConfigError, DependencyError
 from vjepa2cli.recordings.droid import find_episodes, read_episode
-from vjepa2cli.settings import CollectConfig, MotionMix
+from vjepa2cli.settings import CollectConfig, MotionMix, SceneConfig
 from vjepa2cli.simulation.offscreen import import_mujoco
 from vjepa2cli.simulation.tabletop import Tabletop
 
@@ -77,8 +77,8 @@ def wait_for(happened: Callable[[], bool]) -> None:
 
 def test_another_config_over_a_collection_is_refused_by_its_first_key(alone: Path) -> None:
     before = contents(alone)
-    changed = CONFIG.model_copy(update={"light_jitter": 0.3})
-    with pytest.raises(ConfigError, match=r"begun with another config \(light_jitter: 0\.1 -> 0\.3\); choose another --out"):
+    changed = CONFIG.model_copy(update={"scene": SceneConfig(light_jitter=0.3)})
+    with pytest.raises(ConfigError, match=r"another config \(scene\.light_jitter: 0\.1 -> 0\.3\); choose another --out"):
         collect(alone, config=changed)
     assert contents(alone) == before
 

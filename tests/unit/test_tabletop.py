@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from vjepa2cli.errors import DependencyError, InputError
+from vjepa2cli.settings import SceneConfig
 from vjepa2cli.simulation import offscreen
 from vjepa2cli.simulation.arm import euler_to_matrix, matrix_to_euler
 from vjepa2cli.simulation.motions import grasp
@@ -20,7 +21,7 @@ MIDDLE = np.array([0.5, 0.0, 0.15, 0, 0, 0, 0])
 
 def opened(num_objects: int) -> Iterator[Tabletop]:
     try:
-        environment = Tabletop(num_objects=num_objects)
+        environment = Tabletop(scene=SceneConfig(num_objects=num_objects))
     except DependencyError as error:
         pytest.skip(str(error))
     yield environment
@@ -145,8 +146,8 @@ def test_a_scripted_grasp_lifts_the_object(tabletop: Tabletop, seed: int) -> Non
 
 
 def test_jitter_changes_light_and_camera_but_not_the_objects() -> None:
-    plain = sample_scene(4, num_objects=3, camera_jitter=0.0, light_jitter=0.0)
-    jittered = sample_scene(4, num_objects=3, camera_jitter=0.02, light_jitter=0.2)
+    plain = sample_scene(4, SceneConfig(num_objects=3, light_jitter=0.0))
+    jittered = sample_scene(4, SceneConfig(num_objects=3, camera_jitter=0.02, light_jitter=0.2))
     assert plain.objects == jittered.objects
     assert not np.allclose(plain.lamp_colour, jittered.lamp_colour)
     assert 0 < np.abs(plain.camera_position - jittered.camera_position).max() <= 0.02
@@ -154,9 +155,7 @@ def test_jitter_changes_light_and_camera_but_not_the_objects() -> None:
 
 def test_objects_keep_apart_and_lie_in_the_workspace() -> None:
     for seed in range(50):
-        places = np.array(
-            [(item.x, item.y) for item in sample_scene(seed, num_objects=4, camera_jitter=0, light_jitter=0).objects]
-        )
+        places = np.array([(item.x, item.y) for item in sample_scene(seed, SceneConfig(num_objects=4)).objects])
         gaps = np.linalg.norm(places[:, None] - places[None], axis=-1)[np.triu_indices(4, 1)]
         assert gaps.min() > 0.06
         assert (places > WORKSPACE_LOW[:2]).all()

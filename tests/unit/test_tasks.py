@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vjepa2cli.errors import DependencyError, InputError
+from vjepa2cli.settings import SceneConfig
 from vjepa2cli.simulation.scene import WORKSPACE_HIGH, WORKSPACE_LOW, clearance, sample_scene
 from vjepa2cli.simulation.tabletop import Tabletop
 from vjepa2cli.simulation.tasks import Reach
@@ -31,7 +32,7 @@ def test_goals_are_10_to_20_cm_away_inside_the_workspace_and_clear_of_objects() 
             assert (state[:3] >= WORKSPACE_LOW).all()
             assert (state[:3] <= WORKSPACE_HIGH).all()
         assert (episode.start_state[3:] == episode.goal_state[3:]).all()
-        scene = sample_scene(episode.scene_seed, num_objects=2, camera_jitter=0, light_jitter=0)
+        scene = sample_scene(episode.scene_seed, SceneConfig())
         clear += min(clearance(state[:3], scene) for state in (episode.start_state, episode.goal_state)) > 0
     assert clear == 60
 

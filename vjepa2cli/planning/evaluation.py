@@ -48,13 +48,11 @@ def evaluate(
     world, card = open_world_model(model, device=device)
     protocol = _protocol(card, config)
     controller = Controller(world, config.cem, space=card.space)
-    task = Reach(distance=config.distance, tolerance=config.tolerance, num_objects=config.num_objects)
+    task = Reach(distance=config.distance, tolerance=config.tolerance, scene=config.scene)
     environment = Tabletop(
         image_size=protocol["image_size"],
         rate=protocol["rate"],
-        num_objects=config.num_objects,
-        camera_jitter=config.camera_jitter,
-        light_jitter=config.light_jitter,
+        scene=config.scene,
     )
     rows: list[dict[str, Any]] = []
     seconds: list[float] = []

@@ -19,6 +19,7 @@ from vjepa2cli.settings.pretraining import (
 )
 from vjepa2cli.settings.robot import RobotConfig
 from vjepa2cli.settings.sections import Count, Fraction, Positive, Range, Section, Seed, StepConfig
+from vjepa2cli.settings.simulation import CollectConfig, MotionMix, SceneConfig
 from vjepa2cli.settings.training import HealthConfig, OptimizerConfig, ScheduleConfig, TrainingConfig
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "ProbeConfig",
     "ReleasedQuirksConfig",
     "ReportConfig",
+    "SceneConfig",
     "ScheduleConfig",
     "Section",
     "StepConfig",
@@ -55,34 +57,6 @@ __all__ = [
     "TrainingConfig",
     "ValidateConfig",
 ]
-
-# --- collect ---------------------------------------------------------------------------------------------------------
-
-
-class MotionMix(Section):
-    """Shares of the motions that `collect` records; they need not sum to one."""
-
-    waypoints: Fraction = 0.35
-    autoregressive: Fraction = 0.3
-    uniform: Fraction = 0.2
-    grasp: Fraction = 0.15
-
-
-class CollectConfig(StepConfig):
-    """Record the tabletop arm: how many episodes, how it moves, how it looks."""
-
-    step: Literal["collect"] = "collect"
-    seed: Seed = 0
-    episodes: Count = 400
-    frames_per_episode: Annotated[int, Field(ge=4)] = 32
-    image_size: Annotated[int, Field(ge=32)] = 96
-    rate: Positive = 4.0
-    max_translation: Positive = 0.075
-    num_objects: Annotated[int, Field(ge=0, le=6)] = 2
-    camera_jitter: Annotated[float, Field(ge=0)] = 0.0
-    light_jitter: Fraction = 0.1
-    motions: MotionMix = MotionMix()
-
 
 # --- ingest ----------------------------------------------------------------------------------------------------------
 
@@ -228,9 +202,7 @@ class EvaluateConfig(StepConfig):
     max_actions: Count = 8
     distance: Range = (0.10, 0.20)
     tolerance: Positive = 0.04
-    num_objects: Annotated[int, Field(ge=0, le=6)] = 2
-    camera_jitter: Annotated[float, Field(ge=0)] = 0.0
-    light_jitter: Fraction = 0.1
+    scene: SceneConfig = SceneConfig()
     num_videos: Annotated[int, Field(ge=0)] = 4
     cem: CemConfig = CemConfig()
 

@@ -1,6 +1,7 @@
-"""A Franka-like seven-joint arm of primitives with a large two-finger hand: its body, its kinematics and its servo gains."""
+"""A Franka-like seven-joint arm of primitives with a two-finger hand: its body, its kinematics and its servo gains."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,6 @@ HOME = np.array([0.0, -0.10, 0.0, -2.30, 0.0, 2.20, np.pi / 4])
 
 FINGER_STROKE = 0.042
 """Metres that each finger travels from closed to open."""
-_FINGER = (0.022, 0.018, 0.042)
 _TCP_HEIGHT = 0.118
 _FINGER_HEIGHT = 0.112
 HAND_COLLIDES, OBJECT_COLLIDES = 1, 2
@@ -36,7 +36,24 @@ _WHITE, _GREY, _DARK = [0.90, 0.90, 0.92, 1.0], [0.45, 0.45, 0.50, 1.0], [0.12, 
 _YELLOW, _RED, _BLUE = [0.95, 0.80, 0.10, 1.0], [1.0, 0.10, 0.08, 1.0], [0.10, 0.25, 1.0, 1.0]
 
 
-def add_arm(mujoco: Any, spec: Any) -> None:
+@dataclass(frozen=True)
+class Hand:
+    """Half sizes in metres of a finger, the palm and the cap above it (radius, half height); colours of cap, left and right."""
+
+    finger: tuple[float, float, float]
+    palm: tuple[float, float, float]
+    cap: tuple[float, float]
+    colours: tuple[list[float], list[float], list[float]]
+
+
+HANDS = {
+    "large": Hand((0.022, 0.018, 0.042), (0.030, 0.080, 0.018), (0.046, 0.018), (_YELLOW, _RED, _BLUE)),
+    "small": Hand((0.011, 0.007, 0.042), (0.018, 0.056, 0.014), (0.030, 0.018), (_GREY, _DARK, _DARK)),
+}
+"""The large one is told from afar; the small one is like a real one, in size and in colour."""
+
+
+def add_arm(mujoco: Any, spec: Any, *, gripper: Literal["large", "small"] = "large") -> None:
     """Add the arm to a `mujoco.MjSpec` at the origin of its world: joints `joint0..6`, `finger_left/right`, site `tcp`.
 
     The frame of `tcp` is parallel to the base frame when the hand points straight down, so that the Euler angles of
@@ -55,17 +72,18 @@ def add_arm(mujoco: Any, spec: Any) -> None:
             _add_shape(mujoco, body, "SPHERE", [0.050 if index < 4 else 0.042, 0, 0], _GREY, mass=0.5)
         actuator = spec.add_actuator(name=f"servo{index}", target=f"joint{index}", trntype=mujoco.mjtTrn.mjTRN_JOINT)
         actuator.set_to_position(kp=_STIFFNESS[index], kv=_DAMPING[index])
-    _add_hand(mujoco, spec, body)
+    _add_hand(mujoco, spec, body, HANDS[gripper])
 
 
-def _add_hand(mujoco: Any, spec: Any, flange: Any) -> None:
+def _add_hand(mujoco: Any, spec: Any, flange: Any, shape: Hand) -> None:
+    cap, left, right = shape.colours
     hand = flange.add_body(name="hand", pos=[0, 0, _FLANGE[2]], quat=[np.cos(-np.pi / 8), 0, 0, np.sin(-np.pi / 8)])
     hand.gravcomp = 1
-    _add_shape(mujoco, hand, "CYLINDER", [0.046, 0.018, 0], _YELLOW, mass=0.1, pos=[0, 0, 0.018])
-    _add_shape(mujoco, hand, "BOX", [0.030, 0.080, 0.018], _DARK, mass=0.3, pos=[0, 0, 0.054], collides=True)
+    _add_shape(mujoco, hand, "CYLINDER", [*shape.cap, 0], cap, mass=0.1, pos=[0, 0, 0.018])
+    _add_shape(mujoco, hand, "BOX", list(shape.palm), _DARK, mass=0.3, pos=[0, 0, 0.054], collides=True)
     hand.add_site(name="tcp", pos=[0, 0, _TCP_HEIGHT], quat=[0, 1, 0, 0])
-    for side, sign, colour in (("left", -1, _RED), ("right", 1, _BLUE)):
-        finger = hand.add_body(name=f"finger_{side}", pos=[0, sign * _FINGER[1], _FINGER_HEIGHT])
+    for side, sign, colour in (("left", -1, left), ("right", 1, right)):
+        finger = hand.add_body(name=f"finger_{side}", pos=[0, sign * shape.finger[1], _FINGER_HEIGHT])
         finger.gravcomp = 1
         finger.add_joint(
             name=f"finger_{side}",
@@ -76,9 +94,10 @@ def _add_hand(mujoco: Any, spec: Any, flange: Any) -> None:
             damping=10,
             armature=0.1,
         )
-        shape = _add_shape(mujoco, finger, "BOX", list(_FINGER), colour, mass=0.05, collides=True)
-        shape.friction = [2.0, 0.05, 0.002]
-        shape.condim = 4
+        pad = _add_shape(mujoco, finger, "BOX", list(shape.finger), colour, mass=0.05, collides=True)
+        pad.name = f"pad_{side}"
+        pad.friction = [2.0, 0.05, 0.002]
+        pad.condim = 4
         actuator = spec.add_actuator(name=f"grip_{side}", target=f"finger_{side}", trntype=mujoco.mjtTrn.mjTRN_JOINT)
         actuator.set_to_position(kp=600, kv=20)
         actuator.forcerange = [-12, 12]

@@ -6,9 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vjepa2cli.errors import InputError
+from vjepa2cli.settings import SceneConfig
 from vjepa2cli.simulation.environment import Environment, Observation
 from vjepa2cli.simulation.scene import WORKSPACE_HIGH, WORKSPACE_LOW, clearance, sample_scene
 
+_DEFAULT_SCENE = SceneConfig()
 _STREAM = 17
 _CANDIDATES = 400
 _PATH_POINTS = np.linspace(0, 1, 6)
@@ -28,12 +30,12 @@ class ReachEpisode:
 class Reach:
     """Bring the hand to where it is in the goal image: `distance` (low, high) from start to goal and `tolerance`, in metres.
 
-    `num_objects` is the environment's: starts, goals and the straight line between them keep clear of its objects.
+    `scene` is the environment's: starts, goals and the straight line between them keep clear of its objects.
     """
 
     distance: tuple[float, float] = (0.10, 0.20)
     tolerance: float = 0.04
-    num_objects: int = 2
+    scene: SceneConfig = _DEFAULT_SCENE
 
     def __post_init__(self) -> None:
         low, high = self.distance
@@ -46,7 +48,7 @@ class Reach:
     def sample(self, seed: int) -> ReachEpisode:
         """The episode of `seed`; where no free pair is found in many tries, the one that keeps farthest from objects."""
         scene_seed = int(np.random.SeedSequence([seed, _STREAM]).generate_state(1)[0])
-        scene = sample_scene(scene_seed, num_objects=self.num_objects, camera_jitter=0.0, light_jitter=0.0)
+        scene = sample_scene(scene_seed, self.scene)
         rng = np.random.default_rng([seed, _STREAM, 1])
         turn = [0.0, 0.0, rng.uniform(-_LARGEST_YAW, _LARGEST_YAW), 0.0]
         best, widest = None, -np.inf
