@@ -1,5 +1,6 @@
 """The steps as commands: read the config, call the step, print what it made."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from vjepa2cli.errors import DependencyError, StaleArtifactError
 from vjepa2cli.ranks import is_leader
 
 if TYPE_CHECKING:
+    from vjepa2cli.artifacts.latent_store import Shard
     from vjepa2cli.settings import StepConfig
 
     _Config = TypeVar("_Config", bound=StepConfig)
@@ -65,8 +67,13 @@ def find_device(name: str) -> str:
     return name
 
 
-def start_or_replace(step: Callable[[], _Result], out: Path, *, replace: bool) -> _Result:
-    """Run a step; with `replace`, an output that was made under another config or from other inputs is removed first."""
+def start_or_replace(
+    step: Callable[[], _Result], out: Path, *, replace: bool, remove: Callable[[Path], None] | None = None
+) -> _Result:
+    """Run a step; with `replace`, an output that was made under another config or from other inputs is removed first.
+
+    The leader removes it, unless `remove` removes what is this process's own.
+    """
     try:
         return step()
     except StaleArtifactError as error:
@@ -74,6 +81,9 @@ def start_or_replace(step: Callable[[], _Result], out: Path, *, replace: bool) -
             raise
         if is_leader():
             console.say(f"replacing {out}: {error}")
+        if remove is not None:
+            remove(out)
+        elif is_leader():
             shutil.rmtree(out)
         return step()
 
@@ -144,22 +154,51 @@ def pretrain(
 
 def precompute(
     store: Store,
-    out: Annotated[Path, typer.Option(help="The latent store to write, *.h5.")],
+    out: Annotated[Path, typer.Option(help="The latent store to write, *.h5; a begun one is gone on with.")],
     model: Encoder = "results/pretrain",
     config: Annotated[str, config_option("precompute")] = "tiny-precompute",
     overrides: Overrides = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Make part I (from 0) of N, in a file of its own; the last part makes them one store."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how large it will be.")] = False,
     device: Device = "auto",
+    replace: Replace = False,
     as_json: Json = False,
 ) -> None:
     """Encode robot recordings once, each frame alone, with their states and actions."""
     from vjepa2cli.settings import PrecomputeConfig
 
     settings = load_config(config, PrecomputeConfig, overrides)
-    from vjepa2cli.precomputation import precompute as run
+    from vjepa2cli.artifacts.latent_store import Shard, remove
+    from vjepa2cli.precomputation import Precompute, describe_bytes
 
+    part = Shard.parse(shard) if shard is not None else _launched_part()
     with console.step_output(out) as progress:
-        path = run(store, out, model=at_hand(model, progress), config=settings, device=find_device(device), progress=progress)
-    console.emit({"out": str(path)}, str(path), as_json=as_json)
+        work = Precompute(store, out, model=at_hand(model, progress), config=settings, device=find_device(device))
+        size = start_or_replace(lambda: work.estimate(part), out, replace=replace, remove=lambda path: remove(path, part))
+        if is_leader():
+            console.say(
+                f"{size['steps']} steps of {size['episodes']} episodes, {size['views']} views, {size['dtype']}: "
+                f"{describe_bytes(size['bytes'])}, of which {describe_bytes(size['left_bytes'])} are left to do here; "
+                f"{describe_bytes(size['free_bytes'])} are free"
+            )
+        whole = not dry_run and start_or_replace(
+            lambda: work.run(part, progress=progress), out, replace=replace, remove=lambda path: remove(path, part)
+        )
+    text = str(out) if whole else f"{out}: {'not begun' if dry_run else 'other parts are still to come'}"
+    console.emit({"out": str(out), "whole": whole, **size}, text, as_json=as_json)
+
+
+def _launched_part() -> "Shard | None":
+    """The part of a process that was launched beside others: they share the work."""
+    from vjepa2cli.artifacts.latent_store import Shard
+    from vjepa2cli.ranks import name_ranks
+
+    if not name_ranks() or int(os.environ["WORLD_SIZE"]) == 1:
+        return None
+    return Shard(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
 
 
 def posttrain(

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from vjepa2cli.data.cropping import Box, check_frames, evaluation_crop
 from vjepa2cli.data.video import Clip
+from vjepa2cli.data.views import View
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
@@ -33,11 +34,14 @@ def normalise(pixels: torch.Tensor) -> torch.Tensor:
     return (pixels.to(torch.float32, memory_format=torch.contiguous_format) - mean) / std
 
 
-def frame_transform(frames: NDArray[np.uint8], *, crop: int, geometry: Literal["centre", "wide"] = "centre") -> torch.Tensor:
+def frame_transform(
+    frames: NDArray[np.uint8], *, crop: int, geometry: Literal["centre", "wide"] = "centre", view: View | None = None
+) -> torch.Tensor:
     """The world model's transform of frames uint8 [T, Y, X, 3], each alone: float32 [T, 3, crop, crop].
 
     "centre" is the central square; "wide" is the released V-JEPA 2-AC geometry, the central region of aspect 1.35 squashed
-    to a square. Bilinear without averaging. Source: facebookresearch/vjepa2, app/vjepa_droid/transforms.py.
+    to a square. Bilinear without averaging. A `view` shows a part of that, in other colours.
+    Source: facebookresearch/vjepa2, app/vjepa_droid/transforms.py.
     """
     check_frames(frames)
     height, width = frames.shape[1:3]
@@ -46,7 +50,9 @@ def frame_transform(frames: NDArray[np.uint8], *, crop: int, geometry: Literal["
         box = ((height - side) // 2, (width - side) // 2, side, side)
     else:
         box = _fallback_box(height, width, (0.75, _WIDE_ASPECT))
-    return _normalised(frames, box, (crop, crop))
+    if view is None:
+        return _normalised(frames, box, (crop, crop))
+    return _normalised(frames, view.part_of(box), (crop, crop), view=view)
 
 
 def augment_clip(
@@ -69,13 +75,18 @@ def augment_clip(
     return clip.flip(-1) if rng.random() < flip else clip
 
 
-def _normalised(frames: NDArray[np.uint8], box: Box, size: tuple[int, int]) -> torch.Tensor:
-    """Cut (top, left, height, width) out of uint8 [F, Y, X, 3], resize to `size`, normalise: float32 [F, 3, *size]."""
+def _normalised(frames: NDArray[np.uint8], box: Box, size: tuple[int, int], *, view: View | None = None) -> torch.Tensor:
+    """Cut (top, left, height, width) out of uint8 [F, Y, X, 3], resize to `size`, normalise: float32 [F, 3, *size].
+
+    A `view` gives its colours.
+    """
     top, left, height, width = box
     cut = np.ascontiguousarray(frames[:, top : top + height, left : left + width])
     x = torch.from_numpy(cut).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)  # [F, 3, Y, X]
     if x.shape[-2:] != size:
         x = functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    if view is not None:
+        x = view.recolour(x)
     return normalise(x.transpose(0, 1)).transpose(0, 1)
 
 

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from vjepa2cli.settings.latents import AcPredictorConfig, PosttrainConfig, PrecomputeConfig, ViewsConfig
 from vjepa2cli.settings.planning import CemConfig, EnergyMapConfig, PlanConfig
 from vjepa2cli.settings.pretraining import (
     ClipConfig,
@@ -56,6 +57,7 @@ __all__ = [
     "SurpriseConfig",
     "TrainingConfig",
     "ValidateConfig",
+    "ViewsConfig",
 ]
 
 # --- ingest ----------------------------------------------------------------------------------------------------------
@@ -88,7 +90,7 @@ class IngestConfig(StepConfig):
     split_seed: Seed = 0
 
 
-# --- encode, precompute ----------------------------------------------------------------------------------------------
+# --- encode ----------------------------------------------------------------------------------------------------------
 
 
 Side = Annotated[int, Field(ge=16)]
@@ -120,44 +122,7 @@ class SurpriseConfig(StepConfig):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
 
-class PrecomputeConfig(StepConfig):
-    """Frame-causal latents of robot recordings."""
-
-    step: Literal["precompute"] = "precompute"
-    crop: Annotated[int, Field(ge=16)] = 96
-    geometry: Literal["centre", "wide"] = "centre"
-    rate: Annotated[float, Field(gt=0)] | None = None
-    batch_frames: Count = 64
-    dtype: Literal["float16", "float32"] = "float16"
-    precision: Literal["fp32", "bf16"] = "fp32"
-
-
-# --- posttrain, validate ---------------------------------------------------------------------------------------------
-
-
-class AcPredictorConfig(Section):
-    """The block-causal, action-conditioned predictor."""
-
-    embed_dim: Count = 192
-    depth: Count = 4
-    num_heads: Count = 3
-    mlp_ratio: Positive = 4.0
-    absolute_positions: bool = False
-    condition_patches: bool = False
-    residual: bool = False
-    standardise_inputs: bool = False
-    conditioning_init_std: Positive = 0.02
-
-
-class PosttrainConfig(TrainingConfig):
-    """V-JEPA 2-AC post-training on cached latents."""
-
-    step: Literal["posttrain"] = "posttrain"
-    predictor: AcPredictorConfig = AcPredictorConfig()
-    num_frames: Annotated[int, Field(ge=3)] = 8
-    rollout_steps: Annotated[int, Field(ge=1)] = 2
-    rollout_fraction: Fraction = 1.0
-    change_weight: Annotated[float, Field(ge=0)] = 0.0
+# --- validate ---------------------------------------------------------------------------------------------------------
 
 
 class ValidateConfig(StepConfig):

@@ -58,7 +58,7 @@ rule precompute:
         encoder=encoder_source,
     shell:
         "vjepa2 --threads {threads} precompute {params.store:q} --model {params.encoder:q} --out {output.latents:q} "
-        "--config {input.config:q} > {log:q} 2>&1"
+        "--config {input.config:q} --replace > {log:q} 2>&1"
 
 
 rule posttrain:

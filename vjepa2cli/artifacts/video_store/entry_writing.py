@@ -12,9 +12,9 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
+from vjepa2cli.artifacts.locks import lock, locked
 from vjepa2cli.artifacts.video_store.entry import VIDEOS, Description, group_attributes, plain, write_group
 from vjepa2cli.artifacts.video_store.frames import ZSTD_LEVEL, Codec, FrameWriter, Pixels, joined_checksums
-from vjepa2cli.artifacts.video_store.locks import lock, locked
 from vjepa2cli.artifacts.video_store.reading import entry_digest
 from vjepa2cli.files import digest_bytes
 

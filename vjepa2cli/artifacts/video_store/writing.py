@@ -11,6 +11,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from vjepa2cli.artifacts.locks import has_locks, lock, locked
 from vjepa2cli.artifacts.video_store.entry import (
     CHECKS,
     METADATA,
@@ -22,7 +23,6 @@ from vjepa2cli.artifacts.video_store.entry import (
     write_group,
 )
 from vjepa2cli.artifacts.video_store.entry_writing import EntryWriter
-from vjepa2cli.artifacts.video_store.locks import has_locks, lock, locked
 from vjepa2cli.artifacts.video_store.reading import VideoStore, store_digest
 from vjepa2cli.errors import ArtifactError
 

@@ -1,4 +1,4 @@
-"""Locks on folders, so that processes on one or several machines can share a store; they end with the process that holds them."""
+"""Locks on files and folders, so that processes on one or several machines can share a store; they end with their holder."""
 
 import fcntl
 import os
@@ -19,9 +19,9 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def lock(folder: Path) -> int | None:
-    """Hold a folder until its descriptor is closed or the process dies; None where another process holds it."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def lock(path: Path) -> int | None:
+    """Hold a file or folder until its descriptor is closed or the process dies; None where another process holds it."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
