@@ -204,6 +204,31 @@ _ROWS = (
 RELEASED: dict[str, ReleasedModel] = {row.name: row for row in _ROWS}
 
 
+_PUBLISHED = {
+    # Accuracy in per cent; of Epic-Kitchens class-mean recall at 5 of verb, noun and action.
+    "large 256": {"ssv2": 73.7, "diving48": 89.0, "jester": 97.6, "k400": 85.1, "coin": 86.8, "in1k": 83.5},
+    "huge 256": {"ssv2": 74.0, "diving48": 89.8, "jester": 97.7, "k400": 85.3, "coin": 87.9, "in1k": 83.8},
+    "giant 256": {"ssv2": 75.3, "diving48": 90.1, "jester": 97.7, "k400": 86.6, "coin": 90.7, "in1k": 84.6},
+    "giant 384": {"ssv2": 77.3, "diving48": 90.2, "jester": 97.8, "k400": 87.3, "coin": 91.1, "in1k": 85.1},
+}
+_PUBLISHED_RECALL = {
+    "large 256": (57.8, 53.8, 32.7),
+    "huge 256": (59.2, 54.6, 36.5),
+    "giant 256": (61.2, 55.7, 38.0),
+    "giant 384": (63.6, 57.1, 39.7),
+}
+
+
+def published_scores(dataset: str) -> dict[str, float | tuple[float, ...]]:
+    """What was published of V-JEPA 2 on a set, in per cent, by size and crop; empty where nothing was.
+
+    Accuracy, or of "ek100" class-mean recall at 5 of verb, noun and action. Source: Assran et al. 2025 (arXiv:2506.09985).
+    """
+    if dataset == "ek100":
+        return dict(_PUBLISHED_RECALL)
+    return {name: scores[dataset] for name, scores in _PUBLISHED.items() if dataset in scores}
+
+
 def size(name: str) -> ModelSize:
     """The encoder size of that name; raises WeightsError that names the nearest."""
     if name not in SIZES:

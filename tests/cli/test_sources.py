@@ -24,6 +24,7 @@ REQUIRED = {
     "VIDEO": "video.mp4",
     "STORE.zarr": "store.zarr",
     "LATENTS.h5": "latents.h5",
+    "DATA": "store.zarr",
     "--run-dir": "run",
     "--out": "out",
     "--obs": "now.png",
@@ -58,7 +59,7 @@ def test_every_command_with_a_model_asks_for_a_released_name(
     assert hasattr(group, "commands")
     arguments = [command]
     for parameter in group.commands[command].params:
-        if parameter.required:
+        if parameter.required or parameter.metavar == "DATA...":
             named = parameter.opts[0].startswith("--")
             key = parameter.opts[0] if named else str(parameter.metavar or parameter.human_readable_name)
             arguments += [parameter.opts[0], REQUIRED[key]] if named else [REQUIRED[key.rstrip(".")]]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import typer
 
 from vjepa2cli.cli import console
+from vjepa2cli.cli.probing import released_probe, require_probe_inputs
 from vjepa2cli.cli.sources import at_hand
 from vjepa2cli.errors import DependencyError, StaleArtifactError
 from vjepa2cli.ranks import is_leader
@@ -226,25 +227,65 @@ def posttrain(
 
 
 def probe(
-    store: Store,
-    run_dir: RunDir,
-    model: Encoder = "results/pretrain",
-    config: Annotated[str, config_option("probe")] = "tiny-probe",
+    data: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="DATA...", help="A video store, or a table of training and one of validation; with --eval-only one will do."
+        ),
+    ] = None,
+    run_dir: RunDir = Path("results/probe"),
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="The frozen encoder: as elsewhere; of --weights that is released, the encoder released with it.",
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="PROBE", help="A probe: a run directory's folder, a file, or a released name.")
+    ] = None,
+    eval_only: Annotated[
+        bool, typer.Option("--eval-only", help="Train nothing: judge --weights on the validation clips.")
+    ] = False,
+    beside: Annotated[list[str] | None, typer.Option(metavar="SOURCE", help="Probe this encoder too; repeatable.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Where the files of the tables lie, if not where they say.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="The published list of classes, whose order is their numbers'.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Where features are kept; in the run directory if left out.")] = None,
+    max_cache: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Keep at most this much of features, such as 200GiB; else what is free.")
+    ] = None,
+    config: Annotated[str | None, config_option("probe")] = None,
     overrides: Overrides = None,
     device: Device = "auto",
     replace: Replace = False,
     as_json: Json = False,
 ) -> None:
-    """Train an attentive probe on frozen features of labelled windows, beside its baselines."""
+    """Train probes on frozen features of labelled clips, beside their baselines; or judge one that is trained."""
     from vjepa2cli.settings import ProbeConfig
 
-    settings = load_config(config, ProbeConfig, overrides)
+    recipe, encoder = released_probe(weights)
+    settings = load_config(config or recipe or "tiny-probe", ProbeConfig, overrides)
+    require_probe_inputs(data, weights, settings.dataset, eval_only=eval_only)
+    encoder = model or encoder or "results/pretrain"
+    from vjepa2cli.encoding.memory import parse_bytes
     from vjepa2cli.train.probing import probe as run
 
     with console.step_output(run_dir) as progress:
         path = start_or_replace(
             lambda: run(
-                store, run_dir, model=at_hand(model, progress), config=settings, device=find_device(device), progress=progress
+                data or (),
+                run_dir,
+                model=at_hand(encoder, progress),
+                config=settings,
+                weights=weights and at_hand(weights, progress),
+                beside=[at_hand(source, progress) for source in beside or ()],
+                root=root,
+                classes=classes,
+                cache=cache,
+                max_cache=parse_bytes(max_cache) if max_cache else None,
+                device=find_device(device),
+                say=console.say,
+                progress=progress,
             ),
             run_dir,
             replace=replace,

@@ -1,6 +1,7 @@
 """Batches made by threads while the one before is used; what is in them stays a function of (step, rows)."""
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
@@ -43,3 +44,21 @@ class Prefetcher(Generic[_Made]):
         """Begin nothing more, and wait for what is under way."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+
+
+def in_order(tasks: Iterable[Callable[[], _Made]], *, threads: int, ahead: int) -> Iterator[_Made]:
+    """The results of tasks in their order, of which `ahead` are begun by threads before they are asked for."""
+    if threads == 0:
+        yield from (task() for task in tasks)
+        return
+    waiting: deque[Future[_Made]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="ahead") as pool:
+        try:
+            for task in tasks:
+                waiting.append(pool.submit(task))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

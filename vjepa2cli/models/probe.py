@@ -75,6 +75,13 @@ class CrossAttention(nn.Module):
         k, v = self.kv(x).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
+    def weights(self, queries: Tensor, x: Tensor) -> Tensor:
+        """How much each query looks at each token, per head: queries [B, Q, D], x [B, N, D] -> [B, heads, Q, N]."""
+        q = self.q(queries).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        k = self.kv(x).chunk(2, dim=-1)[0].unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        weights: Tensor = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(dim=-1)
+        return weights
+
 
 class CrossAttentionBlock(nn.Module):
     """Cross-attention and an MLP; the tokens are normed, the queries are not."""
@@ -111,6 +118,14 @@ class AttentivePooler(nn.Module):
             x = run_block(block, x, checkpointing=self.activation_checkpointing)
         pooled: Tensor = self.cross_attention_block(self.query_tokens.expand(x.shape[0], -1, -1), x)
         return pooled
+
+    def attention(self, x: Tensor) -> Tensor:
+        """How much each query looks at each token, mean over heads: [B, N, D] -> [B, queries, N]."""
+        for block in self.blocks:
+            x = run_block(block, x, checkpointing=False)
+        last = self.cross_attention_block
+        weights: Tensor = last.xattn.weights(self.query_tokens.expand(x.shape[0], -1, -1), last.norm1(x))
+        return weights.mean(dim=1)
 
 
 class AttentiveProbe(nn.Module):

@@ -18,6 +18,7 @@ from vjepa2cli.settings.pretraining import (
     PretrainConfig,
     ReleasedQuirksConfig,
 )
+from vjepa2cli.settings.probing import AnticipationConfig, AugmentConfig, ProbeConfig, ReleasedProtocolConfig
 from vjepa2cli.settings.robot import RobotConfig
 from vjepa2cli.settings.sections import Count, Fraction, Positive, Range, Section, Seed, StepConfig
 from vjepa2cli.settings.simulation import CollectConfig, MotionMix, SceneConfig
@@ -26,6 +27,8 @@ from vjepa2cli.settings.training import HealthConfig, OptimizerConfig, ScheduleC
 __all__ = [
     "STEPS",
     "AcPredictorConfig",
+    "AnticipationConfig",
+    "AugmentConfig",
     "CemConfig",
     "ClipConfig",
     "CollectConfig",
@@ -48,6 +51,7 @@ __all__ = [
     "PredictorConfig",
     "PretrainConfig",
     "ProbeConfig",
+    "ReleasedProtocolConfig",
     "ReleasedQuirksConfig",
     "ReportConfig",
     "SceneConfig",
@@ -135,23 +139,6 @@ class ValidateConfig(StepConfig):
     horizon: Count = 4
     num_inversions: Annotated[int, Field(ge=0)] = 32
     cem: CemConfig = CemConfig(samples=64, iterations=4, elites=6, plan_gripper=False)
-
-
-# --- probe -----------------------------------------------------------------------------------------------------------
-
-
-class ProbeConfig(TrainingConfig):
-    """An attentive probe on frozen features of labelled windows."""
-
-    step: Literal["probe"] = "probe"
-    num_frames: Annotated[int, Field(ge=2)] = 8
-    crop: Annotated[int, Field(ge=16)] = 96
-    depth: Count = 4
-    num_heads: Count = 3
-    baselines: tuple[Literal["untrained", "pixels"], ...] = ("untrained", "pixels")
-    learning_rates: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1e-3, 3e-4)
-    selection_fraction: Fraction = 0.2
-    feature_batch: Count = 16
 
 
 # --- evaluate, report ------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Decoding video: every frame that decodes, at its own time, or the one that is shown at each instant."""
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -32,6 +32,8 @@ _FALLBACK_RATE = 25.0
 _MAX_PIXELS = 8192 * 4352
 # Matroska and FLV round timestamps to whole milliseconds.
 _TIME_TOLERANCE = 1e-3
+# Decoded frames of a video that are held while they are counted: a minute of 320 x 240.
+_HELD_BYTES = 208 << 20
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,40 @@ class VideoFile:
                 last = (index, self._upright(frame, size))
             yield time, index, last[1]
 
+    def numbered(self, wanted: Collection[int], *, short_side: int | None = None) -> Iterator[tuple[int, Pixels]]:
+        """Yield (number in the file, pixels) of the frames whose numbers are `wanted`; the others are decoded and not converted.
+
+        It ends with the last one that is wanted, or with the video.
+        """
+        size: tuple[int, int] | None = None
+        last = max(wanted, default=-1)
+        for _, index, frame in self._decoded if last >= 0 else ():
+            size = size or _display_size(frame, self._stream, short_side=short_side)
+            if index in wanted:
+                yield index, self._upright(frame, size)
+            if index >= last:
+                return
+
+    def picked(self, choose: Callable[[int], NDArray[np.int64]], *, short_side: int | None = None) -> Pixels:
+        """The frames whose numbers [...] `choose` gives for the number of frames in the file: uint8 [..., Y, X, 3].
+
+        The number of frames is counted, since headers lie: of a short video by decoding it, of a long one by its packets. Where
+        that is more than decode, the last frame stands for those that lack.
+        """
+        held: list[tuple[float, int, Any]] = []
+        num_bytes = 0
+        for item in self._decoded:
+            held.append(item)
+            num_bytes += item[2].width * item[2].height * 3 // 2
+            if num_bytes > _HELD_BYTES:
+                break
+        total = len(held) if num_bytes <= _HELD_BYTES else max(len(held), _count_packets(self._path))
+        numbers = choose(total)
+        self._decoded = chain(held, self._decoded)
+        found = dict(self.numbered({*numbers.ravel().tolist(), len(held) - 1}, short_side=short_side))
+        latest = found[max(found)]
+        return np.stack([found.get(number, latest) for number in numbers.ravel().tolist()]).reshape(*numbers.shape, *latest.shape)
+
     def _upright(self, frame: Any, size: tuple[int, int]) -> Pixels:
         signs = _orientation(frame)
         # One converter for all frames keeps its tables; a frame's own builds them anew each time.
@@ -189,6 +225,11 @@ def read_clip(
         span = timestamps[-1] - timestamps[0]
         fps = (len(chosen) - 1) / span if span > 0 else declared
     return Clip(np.stack([pixels for _, _, pixels in chosen]), float(fps), timestamps, str(path))
+
+
+def _count_packets(path: Path) -> int:
+    with _opened(path) as (container, stream):
+        return sum(1 for packet in _packets(container, stream) if packet.size)
 
 
 @contextmanager

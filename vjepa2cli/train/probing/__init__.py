@@ -1,0 +1,145 @@
+"""Frozen evaluation: heads on the tokens of an encoder that does not learn, beside the same heads on its baselines.
+
+The head is chosen on clips set aside from training; the validation clips are looked at by all heads and choose nothing.
+Source: evals/video_classification_frozen of facebookresearch/vjepa2, whose scores choose heads on the validation set.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vjepa2cli.artifacts.provenance import provenance
+from vjepa2cli.artifacts.reports import write_report
+from vjepa2cli.artifacts.video_store import VideoStore
+from vjepa2cli.errors import InputError, TrainingError
+from vjepa2cli.files import digest_json
+from vjepa2cli.models.weights import load_probe
+from vjepa2cli.progress import SILENT, Progress
+from vjepa2cli.recordings.labelled import read_labelled
+from vjepa2cli.registry import published_scores
+from vjepa2cli.settings import ProbeConfig, ScheduleConfig
+from vjepa2cli.train.probing.contest import Contestant, Setting, contest, judge_only, recognition_contestant
+from vjepa2cli.train.probing.label_maps import require_same_labels, stated_questions
+from vjepa2cli.train.probing.samples import ProbeData, from_labelled_set, from_store
+from vjepa2cli.train.process_group import ProcessGroup, choose_device
+
+__all__ = ["probe"]
+
+
+def probe(
+    data: Path | Sequence[Path],
+    run_dir: Path,
+    *,
+    model: str,
+    config: ProbeConfig,
+    weights: str | None = None,
+    beside: Sequence[str] = (),
+    root: Path | None = None,
+    classes: Path | None = None,
+    cache: Path | None = None,
+    max_cache: int | None = None,
+    device: str = "auto",
+    say: Callable[[str], None] = lambda _: None,
+    progress: Progress = SILENT,
+) -> Path:
+    """Probe an encoder, its baselines and the encoders `beside` it on labelled clips; returns the report.
+
+    `data` is a video store, or the tables of a labelled set, whose files lie in `root` and whose classes `classes` lists. With
+    `weights` nothing is trained: that probe is judged on the validation clips. Tokens are kept in `cache`, at most `max_cache`
+    bytes. Raises InputError for data that cannot be probed, before anything is encoded, and TrainingError on several processes.
+    """
+    group = ProcessGroup(choose_device(device))
+    if group.world_size > 1:
+        message = f"probe runs on one process, and {group.world_size} were launched; start it without a launcher"
+        raise group.agreed(TrainingError(message))
+    paths = [Path(data)] if isinstance(data, str | Path) else [Path(path) for path in data]
+    found = _read(paths, config, root=root, classes=classes, judged_only=weights is not None, weights=weights)
+    for line in found.dropped:
+        say(f"left out: {line}")
+    config = config if weights is not None else _with_steps(config, len(found.train) * config.augment.copies)
+    setting = Setting(found, config, group, cache or run_dir / "features", max_cache, say, progress)
+    if weights is not None:
+        return _judge_weights(weights, model, run_dir, setting)
+    results, timing, digests = [], {}, {}
+    for name, source in [
+        ("trained", model),
+        *((kind, model) for kind in config.baselines),
+        *((other, other) for other in beside),
+    ]:
+        folder = run_dir / name.replace("/", "-")
+        result, seconds = contest(_contestant(name, source, setting), folder, setting)
+        results.append({"encoder": name, **result})
+        timing[name], digests[name] = round(seconds, 1), result["encoder_digest"]
+    return _write(run_dir, results, setting, digests, timing)
+
+
+def _read(
+    paths: Sequence[Path], config: ProbeConfig, *, root: Path | None, classes: Path | None, judged_only: bool, weights: str | None
+) -> ProbeData:
+    if any(path.suffix == ".zarr" for path in paths):
+        if len(paths) > 1:
+            raise InputError(f"{paths[1]}: a video store holds both splits; give it alone")
+        return from_store(VideoStore.open(paths[0]), config)
+    labelled = read_labelled(paths, root=root, classes=classes, drop_missing=config.missing == "drop")
+    stated = stated_questions(weights) if weights is not None else None
+    return from_labelled_set(labelled, paths, config, judged_only=judged_only, stated=stated)
+
+
+def _with_steps(config: ProbeConfig, rows: int) -> ProbeConfig:
+    """Epochs as steps, and the released schedule: from the peak to zero along a cosine."""
+    if config.epochs is None:
+        return config
+    steps = math.ceil(config.epochs * rows / config.augment.copies / config.batch_size)
+    schedule = ScheduleConfig(warmup_steps=min(config.schedule.warmup_steps, steps), decay_steps=steps, decay="cosine")
+    return config.model_copy(update={"steps": steps, "schedule": schedule})
+
+
+def _contestant(name: str, source: str, setting: Setting) -> Contestant:
+    return recognition_contestant(name, source, setting)
+
+
+def _judge_weights(weights: str, model: str, run_dir: Path, setting: Setting) -> Path:
+    head = load_probe(weights)
+    require_same_labels(weights, head, setting.data)
+    contestant = _contestant("trained", model, setting)
+    result = judge_only(contestant, head, run_dir / "trained", setting)
+    body = {"encoder": "trained", "weights": weights, **result}
+    return _write(run_dir, [body], setting, {"trained": result["encoder_digest"]}, {})
+
+
+def _write(
+    run_dir: Path, results: list[dict[str, Any]], setting: Setting, digests: dict[str, str], timing: dict[str, float]
+) -> Path:
+    data, config = setting.data, setting.config
+    last = np.array([sample.targets[-1] for sample in data.val])
+    body = {
+        "classes": list(data.questions[-1].classes),
+        "label_digest": data.label_digest,
+        "chance": float(np.bincount(last).max() / len(last)),
+        "chance_meaning": "always naming the most frequent class of the validation windows",
+        "clips": {"train": len(data.train), "selection": len(data.selection), "val": len(data.val)},
+        "dropped": list(data.dropped),
+        "protocol": _protocol(config, data),
+        "published": published_scores(config.dataset or ""),
+        "results": results,
+    }
+    origin = provenance("probe", config, inputs={"data": data.digest, **digests}, seed=config.seed)
+    return write_report(run_dir / "report.json", "probe", body, provenance=origin, timing=timing)
+
+
+def _protocol(config: ProbeConfig, data: ProbeData) -> dict[str, Any]:
+    """All that a score depends on besides the encoder; equal fingerprints compare."""
+    said = {
+        "clips": f"{config.num_frames} frames, {'spread' if config.frame_step is None else f'{config.frame_step} apart'}, "
+        f"{config.segments} segments x {config.views} views, crop {config.crop}",
+        "head": f"depth {config.depth}, {len(config.head_settings)} heads",
+        "chosen_on": "the validation clips, as released"
+        if config.released_protocol.best_head_on_val
+        else "clips set aside from training",
+        "released_protocol": config.released_protocol.model_dump(),
+    }
+    names = [[sample.name, list(sample.targets)] for sample in data.val]
+    return said | {"fingerprint": digest_json([said, names, data.label_digest])}
