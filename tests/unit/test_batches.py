@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from vjepa2cli.data.batches import ClipBatches, ClipSource, FrameCache, WindowBatches, clip_indices, stride_of
+from vjepa2cli.data.batches import ClipBatches, ClipSource, FrameCache, clip_indices, stride_of
 from vjepa2cli.data.prefetch import Prefetcher
 from vjepa2cli.data.released_cuts import released_indices
 from vjepa2cli.errors import InputError
@@ -131,30 +131,3 @@ def test_a_fault_of_a_thread_is_told_by_who_waits_for_it() -> None:
     with pytest.raises(InputError, match="cannot be read"):
         ahead.get(2, range(2))
     ahead.close()
-
-
-class _Latents:
-    lengths = (5, 2, 8)
-
-    def tokens(self, index: int, start: int = 0, stop: int | None = None) -> np.ndarray:
-        return (100 * index + np.arange(self.lengths[index], dtype=np.float32))[start:stop, None, None]
-
-    def states(self, index: int) -> np.ndarray:
-        return self.tokens(index)[:, 0]
-
-    def actions(self, index: int) -> np.ndarray:
-        return self.tokens(index)[:-1, 0]
-
-
-def test_windows_cover_every_start_once_and_never_cross_episodes() -> None:
-    batches = WindowBatches(_Latents(), [0, 1, 2], num_frames=4, seed=0)
-    windows = batches.windows(range(batches.count))
-    starts = windows.latents[:, 0, 0, 0].tolist()
-    assert starts == [0, 1, 200, 201, 202, 203, 204]
-    assert torch.equal(windows.latents[:, :, 0, 0], torch.tensor(starts)[:, None] + torch.arange(4))
-    assert torch.equal(windows.latents[:, :3, 0], windows.actions)
-
-
-def test_episodes_that_are_all_too_short_are_refused() -> None:
-    with pytest.raises(InputError, match="num_frames"):
-        WindowBatches(_Latents(), [1], num_frames=4, seed=0)

@@ -346,9 +346,10 @@ def test_tokens_weigh_one_plus_their_change_over_the_mean_change(noise_latents: 
         LatentStore.open(noise_latents), _posttrain_config(rollout_fraction=0.0, change_weight=3.0), device=torch.device("cpu")
     )
     inputs = task.batch(1, rows=range(4)).inputs
-    truth = inputs[0].latents
+    windows = inputs[0].to(task.module.device)
+    truth = windows.latents
     with torch.no_grad():
-        error = (task.module.teacher_forced(inputs[0]) - truth[:, 1:]).abs().mean(dim=-1)
+        error = (task.module.teacher_forced(windows) - truth[:, 1:]).abs().mean(dim=-1)
     change = (truth[:, 1:] - truth[:, :-1]).abs().mean(dim=-1)
     weight = 1 + 3.0 * change / change.mean()
     assert task.module.mean_loss(inputs) == pytest.approx(float((weight * error).sum() / weight.sum()), rel=1e-5)

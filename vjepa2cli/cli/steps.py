@@ -207,6 +207,11 @@ def posttrain(
     run_dir: RunDir,
     config: Annotated[str, config_option("posttrain")] = "tiny-posttrain",
     overrides: Overrides = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option(metavar="SOURCE", help="Begin with a trained AC predictor: a run directory, folder, file or released name."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Threads that read the next batch meanwhile.")] = 1,
     device: Device = "auto",
     replace: Replace = False,
     as_json: Json = False,
@@ -219,7 +224,15 @@ def posttrain(
 
     with console.step_output(run_dir) as progress:
         path = start_or_replace(
-            lambda: run(latents, run_dir, config=settings, device=find_device(device), progress=progress),
+            lambda: run(
+                latents,
+                run_dir,
+                config=settings,
+                init_from=init_from and at_hand(init_from, progress),
+                threads=workers,
+                device=find_device(device),
+                progress=progress,
+            ),
             run_dir,
             replace=replace,
         )

@@ -104,6 +104,8 @@ def write_take(entry: EntryWriter, source: Source, take: Take, *, digest: str, c
     rows: dict[str, NDArray[Any]] = {"states": states[entry.indices]}
     if recording.actions is not None:
         rows["actions"] = _commands(robot, recording.actions, entry.indices, where=where)
+    if take.footage.extrinsics is not None:
+        rows["extrinsics"] = take.footage.extrinsics[entry.indices]
     description = Description(
         source.name,
         digest,

@@ -142,6 +142,12 @@ class AcPredictor(nn.Module):
         predicted: Tensor = self.predictor_proj(self.predictor_norm(x))
         return latents + predicted if self.spec.residual else predicted
 
+    @property
+    def conditioning(self) -> tuple[nn.Linear, ...]:
+        """What embeds actions, states and, where they are used, extrinsics."""
+        embeddings = (self.action_encoder, self.state_encoder)
+        return (*embeddings, self.extrinsics_encoder) if self.spec.use_extrinsics else embeddings
+
     def new_cache(self) -> FrameCache:
         """An empty cache for this network."""
         return FrameCache(self.spec.depth)

@@ -52,7 +52,8 @@ def rollout(
     actions [B, T0 - 1 + H, A]: those between the context frames, then the H to be tried; action t leads from frame t to t + 1.
     states [B, T, S] with T >= T0: of the context frames, and of later ones where they are known; those that lack are integrated
     by `compose(state, action)`. extrinsics [B, T0 - 1 + H, 6] where the AC predictor uses them.
-    Each prediction is layer-normed, if the latents are, and fed back; keys and values of earlier frames are computed once.
+    Each prediction is layer-normed, if the latents are, and fed back; keys and values of earlier frames are computed once, unless
+    `ac` is trained with activation checkpointing, which has nothing kept: then every step reads all frames again.
     With a `past` (see `read_past`) the frames follow those that it holds, which all rows share; it is left as it is.
     """
     num_context = latents.shape[1]
@@ -63,6 +64,8 @@ def rollout(
             f"not {states.shape[1]} states and {actions.shape[1]} actions"
         )
     states = _integrated(states, actions, compose)
+    if ac.activation_checkpointing and torch.is_grad_enabled():
+        return _rollout_again(ac, latents, states, actions, extrinsics, horizon)
     cache = ac.new_cache() if past is None else past.branch()
     predictions: list[Tensor] = []
     frames, start = latents, 0
@@ -75,6 +78,18 @@ def rollout(
         frames, start = normalise_latents(predicted) if ac.spec.layer_norm else predicted, stop
         predictions.append(frames)
     return torch.cat(predictions, dim=1)
+
+
+def _rollout_again(
+    ac: AcPredictor, latents: Tensor, states: Tensor, actions: Tensor, extrinsics: Tensor | None, horizon: int
+) -> Tensor:
+    """The same without a cache: [B, T0, HW, D] -> [B, H, HW, D]."""
+    num_context = latents.shape[1]
+    for stop in range(num_context, num_context + horizon):
+        view = None if extrinsics is None else extrinsics[:, :stop]
+        predicted = ac(latents, actions[:, :stop], states[:, :stop], view)[:, -1:]
+        latents = torch.cat((latents, normalise_latents(predicted) if ac.spec.layer_norm else predicted), dim=1)
+    return latents[:, num_context:]
 
 
 def read_past(ac: AcPredictor, latents: Tensor, states: Tensor, actions: Tensor) -> FrameCache | None:

@@ -60,7 +60,8 @@ def _episode(videos: VideoStore, entry: VideoEntry, steps: range, space: StateSp
     assert recorded is not None
     states = recorded[:: steps.step]
     actions = space.delta(torch.from_numpy(states.astype(np.float64))).float().numpy()
-    return Episode(entry.source, entry.split, states, actions)
+    extrinsics = videos.extrinsics(entry.key)
+    return Episode(entry.source, entry.split, states, actions, None if extrinsics is None else extrinsics[:: steps.step])
 
 
 def _common_rate(entries: Sequence[VideoEntry], config: PrecomputeConfig) -> float:

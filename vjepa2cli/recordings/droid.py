@@ -75,6 +75,9 @@ class DroidReader:
                 read_rows(shapes, lambda key: file[key][()], keys, where=where) if keys and len(there) == len(keys) else None
             )
             rate = metadata.get("rate", file.attrs.get("fps"))
+            extrinsics: dict[str, NDArray[np.float32] | None] = {
+                camera: _extrinsics(file, metadata, camera, len(states)) for camera in CAMERAS
+            }
         if actions is not None and len(actions) != len(states):
             raise RecordingError(
                 f"{where}: {len(actions)} actions for {len(states)} states; the trajectory is damaged, record it again"
@@ -84,7 +87,11 @@ class DroidReader:
         return Recording(
             states=states,
             actions=actions,
-            cameras={name: Footage(video) for name, key in named.items() if (video := found.get(key)) is not None},
+            cameras={
+                name: Footage(video, extrinsics=extrinsics.get(key))
+                for name, key in named.items()
+                if (video := found.get(key)) is not None
+            },
             rate=_positive_rate(rate, path),
             robot=str(metadata["robot"]) if "robot" in metadata else None,
             instruction=str(metadata.get("current_task") or ""),
@@ -225,6 +232,13 @@ def _poses(file: Any, group: str, path: Path) -> NDArray[np.float32] | None:
             f"{path}: {group}: row {int(np.argmin(np.isfinite(rows).all(axis=1)))} is not finite; cut or drop it"
         )
     return rows
+
+
+def _extrinsics(file: Any, metadata: Mapping[str, Any], camera: Camera, length: int) -> NDArray[np.float32] | None:
+    """The pose of a camera's left eye in every row, [T, 6]; None where it was not recorded, which may be written as zeros."""
+    key = f"observation/camera_extrinsics/{metadata.get(_METADATA_NAMES[camera][0])}_left"
+    rows = np.asarray(file[key], np.float32) if key in file else np.zeros((length, 6), np.float32)
+    return rows if rows.shape == (length, 6) and rows.any() and np.isfinite(rows).all() else None
 
 
 def _read_metadata(folder: Path) -> dict[str, Any]:

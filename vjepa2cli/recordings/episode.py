@@ -1,7 +1,7 @@
 """What every reader of robot recordings gives: one episode, its numbers row by row and the pictures of its cameras."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -43,11 +43,15 @@ Picture = bytes | NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Footage:
-    """The pictures of one camera: a video file, seconds `span` of one, or `pictures` that lie in the recording itself."""
+    """The pictures of one camera: a video file, seconds `span` of one, or `pictures` that lie in the recording itself.
+
+    extrinsics: the camera's pose [T, 6] in the robot's base frame, where it is known.
+    """
 
     path: Path
     span: tuple[float, float] | None = None
     pictures: Callable[[], Iterator[Picture]] | None = None
+    extrinsics: NDArray[np.float32] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

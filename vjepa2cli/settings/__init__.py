@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from vjepa2cli.settings.latents import AcPredictorConfig, PosttrainConfig, PrecomputeConfig, ViewsConfig
+from vjepa2cli.settings.latents import AcPredictorConfig, PosttrainConfig, PosttrainQuirksConfig, PrecomputeConfig, ViewsConfig
 from vjepa2cli.settings.planning import CemConfig, EnergyMapConfig, PlanConfig
 from vjepa2cli.settings.pretraining import (
     ClipConfig,
@@ -47,6 +47,7 @@ __all__ = [
     "OptimizerConfig",
     "PlanConfig",
     "PosttrainConfig",
+    "PosttrainQuirksConfig",
     "PrecomputeConfig",
     "PredictorConfig",
     "PretrainConfig",

@@ -35,7 +35,7 @@ class PrecomputeConfig(StepConfig):
 
 
 class AcPredictorConfig(Section):
-    """The block-causal, action-conditioned predictor."""
+    """The block-causal, action-conditioned predictor; `extrinsics` gives it the camera's as a token, where they are recorded."""
 
     embed_dim: Count = 192
     depth: Count = 4
@@ -46,10 +46,24 @@ class AcPredictorConfig(Section):
     residual: bool = False
     standardise_inputs: bool = False
     conditioning_init_std: Positive = 0.02
+    extrinsics: bool = False
+    activation_checkpointing: bool = False
+
+
+class PosttrainQuirksConfig(Section):
+    """A defect of the released training, for comparisons with it.
+
+    `shifted_rollout`: the rollout begins with the prediction of the step after the one that it should begin with.
+    """
+
+    shifted_rollout: bool = False
 
 
 class PosttrainConfig(TrainingConfig):
-    """V-JEPA 2-AC post-training on cached latents."""
+    """V-JEPA 2-AC post-training on cached latents.
+
+    `trainable` is all of the predictor, or only what embeds actions, states and extrinsics, of one given by `--init-from`.
+    """
 
     step: Literal["posttrain"] = "posttrain"
     predictor: AcPredictorConfig = AcPredictorConfig()
@@ -57,3 +71,5 @@ class PosttrainConfig(TrainingConfig):
     rollout_steps: Annotated[int, Field(ge=1)] = 2
     rollout_fraction: Fraction = 1.0
     change_weight: Annotated[float, Field(ge=0)] = 0.0
+    trainable: Literal["all", "conditioning"] = "all"
+    released_quirks: PosttrainQuirksConfig = PosttrainQuirksConfig()

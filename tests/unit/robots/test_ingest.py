@@ -191,6 +191,33 @@ def test_episodes_in_the_droid_layout_may_be_read_as_another_robot(tmp_path: Pat
     assert run(tmp_path / "ep", tmp_path / "y.zarr", None, cameras=("wrist",))[1].entries[0].robot == "tabletop"
 
 
+def test_the_pose_of_a_droid_camera_lies_beside_its_frames_where_it_was_recorded(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (6, 32, 32, 3), np.uint8)
+    for name in ("posed", "plain"):
+        cameras = {"exterior_1": frames, "wrist": frames}
+        states = np.full((6, 7), 0.3)
+        write_episode(
+            tmp_path / name / "0",
+            cameras,
+            states=states,
+            actions=states,
+            rate=5.0,
+            robot="arm",
+            instruction="",
+            write_video=write_video,
+        )
+    pose = np.random.default_rng(1).normal(size=(6, 6)).astype(np.float32)
+    with h5py.File(tmp_path / "posed" / "0" / "trajectory.h5", "r+") as file:
+        file["observation/camera_extrinsics/10000001_left"][:] = pose
+    for name, known in (("posed", [True, False]), ("plain", [False, False])):
+        _, store = run(tmp_path / name, tmp_path / f"{name}.zarr", None, cameras=("exterior_1", "wrist"))
+        assert [store.extrinsics(entry.key) is not None for entry in store.entries] == known
+    posed = VideoStore.open(tmp_path / "posed.zarr")
+    first = posed.entries[0].key
+    assert np.array_equal(posed.extrinsics(first), pose)  # type: ignore[arg-type]
+    assert posed.damage(first) is None
+
+
 @pytest.mark.parametrize(
     ("folder", "name", "episodes", "width"),
     [("lerobot_v21_g1", "g1", 3, 26), ("lerobot_v20_gr1_sim", "gr1-sim", 5, 26), ("rlds_bridge", "bridge", 25, 7)],

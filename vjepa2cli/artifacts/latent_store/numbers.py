@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -36,14 +35,12 @@ class NumberFormat:
         scales = latents.abs().amax(dim=-1).clamp_min(torch.finfo(torch.float32).tiny) / _INT8_MAX
         return (latents / scales.unsqueeze(-1)).round().to(torch.int8).cpu().numpy(), scales.cpu().numpy()
 
-    def unpack(self, stored: Array, scales: Array | None) -> npt.NDArray[np.float32]:
-        """What was packed, as float32."""
+    def unpack(self, stored: Array, scales: Array | None) -> Tensor:
+        """What was packed: float16 and bfloat16 as such, and int8 as float32."""
         if self.name == "bfloat16":
-            return torch.from_numpy(stored.view(np.int16)).view(torch.bfloat16).float().numpy()
-        latents = torch.from_numpy(stored).float()  # far quicker than NumPy, which has no vector code for half precision
-        if scales is not None:
-            latents.mul_(torch.from_numpy(scales).unsqueeze(-1))
-        return latents.numpy()
+            return torch.from_numpy(stored.view(np.int16)).view(torch.bfloat16)
+        latents = torch.from_numpy(stored)
+        return latents if scales is None else latents.float().mul_(torch.from_numpy(scales).unsqueeze(-1))
 
 
 _INT8_MAX = 127

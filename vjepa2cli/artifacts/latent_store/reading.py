@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from vjepa2cli.artifacts.latent_store.header import SCHEMA, LatentHeader
 from vjepa2cli.artifacts.latent_store.numbers import FORMATS
@@ -65,7 +66,7 @@ class _File:
         """Whether an episode's latents are there."""
         return bool(self.places["done"].read(self.descriptor, index, 1)[0])
 
-    def read(self, index: int, start: int, stop: int, view: int) -> npt.NDArray[np.float32]:
+    def read(self, index: int, start: int, stop: int, view: int) -> Tensor:
         """Latents of steps [start, stop) of a view, [T, H*W, D]."""
         place = int(self.first[view, index]) + start
         try:
@@ -97,6 +98,7 @@ class LatentStore:
         self.episodes: list[str] = [name for file in files for name in file.episodes]
         self.split: list[str] = [name for file in files for name in file.split]
         self._where = [(file, index) for file in files for index in range(len(file.lengths))]
+        self._num_views = [int(count) for file in files for count in (file.first >= 0).sum(axis=0)]
 
     @classmethod
     def open(cls, path: Path, *, growing: bool = False) -> "LatentStore":
@@ -165,13 +167,17 @@ class LatentStore:
 
     def num_views(self, index: int) -> int:
         """How many views there are of every step of an episode; the first is the plain one."""
-        file, own = self._where[index]
-        return int((file.first[:, own] >= 0).sum())
+        return self._num_views[index]
 
     def tokens(self, index: int, start: int = 0, stop: int | None = None, *, view: int = 0) -> npt.NDArray[np.float32]:
         """Latents of steps [start, stop) of one episode: [T, H*W, D] float32."""
-        file, own = self._where[index]
         stop = self.lengths[index] if stop is None else stop
+        # torch widens half precision far quicker than NumPy, which has no vector code for it.
+        return self.latents(index, start, stop, view=view).float().numpy()
+
+    def latents(self, index: int, start: int, stop: int, *, view: int = 0) -> Tensor:
+        """The same as they are kept: float16, bfloat16 or float32, the last also of int8."""
+        file, own = self._where[index]
         if not 0 <= start < stop <= self.lengths[index] or not 0 <= view < self.num_views(index):
             raise ArtifactError(
                 f"{self.path}: steps {start}:{stop} of view {view} of {self.episodes[index]} are not within "

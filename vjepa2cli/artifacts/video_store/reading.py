@@ -101,6 +101,11 @@ class VideoStore:
         self._entry(key)
         return self._read(key, "actions") if (self.path / VIDEOS / key / "actions").is_dir() else None
 
+    def extrinsics(self, key: str) -> NDArray[np.float32] | None:
+        """The camera's pose at each frame, float32 [F, 6], or None where it is not known."""
+        self._entry(key)
+        return self._read(key, "extrinsics") if (self.path / VIDEOS / key / "extrinsics").is_dir() else None
+
     @property
     def index_is_whole(self) -> bool:
         """Whether the list of entries is what the store's digest was taken of."""
@@ -124,7 +129,9 @@ class VideoStore:
                 checksums += [checksum(frame) for frame in self.frames_at(key, block)]
                 beat()
             rows = {"timestamps": self.timestamps(key), "indices": self.indices(key)}
-            rows |= {name: values for name in ("states", "actions") if (values := getattr(self, name)(key)) is not None}
+            rows |= {
+                name: values for name in ("states", "actions", "extrinsics") if (values := getattr(self, name)(key)) is not None
+            }
         except ArtifactError as error:
             return str(error).removeprefix(f"{self.path}: ").partition("; ")[0]
         shape = {"num_frames": entry.num_frames, "height": entry.height, "width": entry.width, "has_states": entry.has_states}
