@@ -97,7 +97,7 @@ def test_operations_are_those_that_a_step_makes(tree: dict[str, Any], checkpoint
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("tree", [SMALL, SMALL_V21], ids=["2", "2.1"])
-def test_activations_are_what_a_forward_pass_keeps(tree: dict[str, Any], checkpointing: bool) -> None:
+def test_activations_are_the_clips_and_what_a_forward_pass_keeps(tree: dict[str, Any], checkpointing: bool) -> None:
     networks = {name: tree[name] | {"activation_checkpointing": checkpointing} for name in ("encoder", "predictor")}
     costs = _costs(tree, precision="fp32", **networks)
     module, inputs = _module(costs.config), _inputs(costs.config)
@@ -111,6 +111,7 @@ def test_activations_are_what_a_forward_pass_keeps(tree: dict[str, Any], checkpo
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         module(inputs)
     kept = sum(tensor.untyped_storage().nbytes() for place, tensor in held.items() if place not in parameters)
+    kept += sum(part.clips.nbytes for part in inputs)
     recomputed = max(group.clips * costs._recomputed_bytes(group) for group in costs.groups)
     assert costs.activation_bytes(1) - recomputed == pytest.approx(kept, rel=0.15)
 

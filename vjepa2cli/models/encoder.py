@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vjepa2cli.errors import InputError
@@ -61,11 +62,19 @@ class PatchEmbed(nn.Module):
         tubelet = (spec.tubelet_size, spec.patch_size, spec.patch_size)
         self.proj = nn.Conv3d(spec.in_channels, spec.embed_dim, kernel_size=tubelet, stride=tubelet)
 
-    def forward(self, clip: Tensor) -> Tensor:
-        """[B, 3, F, Y, X] -> [B, N, D], columns fastest and time slowest."""
-        tokens: Tensor = self.proj(clip)  # [B, D, T, H, W]
-        # Every block adds to these in the order in which they lie in memory; transposed, that takes many times as long.
-        return tokens.flatten(2).transpose(1, 2).contiguous()
+    def forward(self, clip: Tensor, ids: Tensor | None = None) -> Tensor:
+        """[B, 3, F, Y, X] -> [B, N, D], columns fastest and time slowest; with ids [B, K] those tokens only: [B, K, D].
+
+        Tubelets do not overlap, so the convolution is one matrix product, which on a CPU takes a fraction of its time, and a
+        masked encoder pays for what it keeps.
+        """
+        depth, side = self.proj.kernel_size[0], self.proj.kernel_size[1]
+        cut = clip.unflatten(4, (-1, side)).unflatten(3, (-1, side)).unflatten(2, (-1, depth))  # [B, 3, T, t, H, p, W, p]
+        tubelets = cut.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)  # [B, N, 3 t p p]
+        if ids is not None:
+            tubelets = keep(tubelets, ids)
+        weight = self.proj.weight.flatten(1)
+        return F.linear(tubelets.to(weight.dtype), weight, self.proj.bias)
 
 
 class Encoder(nn.Module):
@@ -119,10 +128,9 @@ class Encoder(nn.Module):
         if clip.ndim != 5 or clip.shape[1] != self.spec.in_channels:
             raise InputError(f"clip: shape {list(clip.shape)} is not [B, {self.spec.in_channels}, F, Y, X]; stack clips first")
         grid = self.grid(clip)
-        x: Tensor = self.patch_embed(clip)
-        ids = torch.arange(grid.num_tokens, device=clip.device).unsqueeze(0)  # [1, N]
-        if context_ids is not None:
-            x, ids = keep(x, context_ids), context_ids
+        x: Tensor = self.patch_embed(clip, context_ids)
+        every = torch.arange(grid.num_tokens, device=clip.device).unsqueeze(0)  # [1, N]
+        ids = every if context_ids is None else context_ids
         rotary = rotary_table(token_positions(ids, grid), self.spec.embed_dim // self.spec.num_heads, variant=self.spec.rotary)
         return x, rotary
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from vjepa2cli.errors import InputError
-from vjepa2cli.models.encoder import EncoderSpec, PatchEmbed, keep
+from vjepa2cli.models.encoder import EncoderSpec, PatchEmbed
 from vjepa2cli.models.layers import (
     Block,
     Rotary,
@@ -119,9 +119,9 @@ class EncoderV21(nn.Module):
             )
         grid = self.grid(clip)
         is_image = clip.shape[2] == 1
-        x: Tensor = self.patch_embed_img(clip) + self.img_mod_embed if is_image else self.patch_embed(clip) + self.video_mod_embed
-        ids = torch.arange(grid.num_tokens, device=clip.device).unsqueeze(0)  # [1, N]
-        if context_ids is not None:
-            x, ids = keep(x, context_ids), context_ids
+        embed, kind = (self.patch_embed_img, self.img_mod_embed) if is_image else (self.patch_embed, self.video_mod_embed)
+        x: Tensor = embed(clip, context_ids) + kind
+        every = torch.arange(grid.num_tokens, device=clip.device).unsqueeze(0)  # [1, N]
+        ids = every if context_ids is None else context_ids
         positions = interpolate_positions(token_positions(ids, grid), grid)
         return x, rotary_table(positions, self.spec.embed_dim // self.spec.num_heads, variant=self.spec.rotary)

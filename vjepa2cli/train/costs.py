@@ -136,12 +136,12 @@ class Costs:
     def _flops(self, group: GroupCost) -> float:
         """Of one clip: the target encoder once, context encoder and predictor forward and backward for each family."""
         spec, encoder, predictor = encoder_spec(self.config), self.encoder, self.predictor
-        patches = 2 * group.tokens * spec.embed_dim * _patch_values(spec, group)
-        total = patches + encoder.linear_flops(group.tokens) + encoder.attention_flops(group.tokens)
+        patch = 2 * spec.embed_dim * _patch_values(spec, group)
+        total = group.tokens * patch + encoder.linear_flops(group.tokens) + encoder.attention_flops(group.tokens)
         checkpointing = self.config.encoder.activation_checkpointing, self.config.predictor.activation_checkpointing
         for family in group.families:
             both = family.kept + family.predicted
-            total += 2 * patches  # pixels have no gradient
+            total += 2 * family.kept * patch  # pixels have no gradient
             total += encoder.training_flops(family.kept, checkpointing=checkpointing[0])
             total += predictor.training_flops(both, checkpointing=checkpointing[1])
             total += (1 + _BACKWARD) * 2 * (family.kept * self._embed_size + self._projected(family) * self._proj_size)
@@ -195,7 +195,7 @@ class Costs:
         return 4 * trained + gradients + moments + copies + 4 * self.encoder_parameters
 
     def activation_bytes(self, processes: int) -> float:
-        """What the backward pass of one process's rows, or of as many as it holds at once, needs kept."""
+        """The clips of one process, or as many as it holds at once, and what their backward pass needs kept."""
         rows = self.config.batch_size / processes
         share = min(rows, self.config.micro_batch_size or rows) / self.config.batch_size
         kept = sum(group.clips * self._kept_bytes(group) for group in self.groups)
@@ -203,9 +203,11 @@ class Costs:
 
     def _kept_bytes(self, group: GroupCost) -> float:
         bf16, encoder, predictor = self._is_bf16, self.config.encoder, self.config.predictor
-        total = (6.0 if bf16 else 4.0) * group.tokens * _patch_values(encoder_spec(self.config), group)
+        values = _patch_values(encoder_spec(self.config), group)
+        total = 4.0 * group.tokens * values
         for family in group.families:
             both = family.kept + family.predicted
+            total += (2 if bf16 else 4) * family.kept * values
             total += self.encoder.activation_bytes(family.kept, checkpointing=encoder.activation_checkpointing, bf16=bf16)
             total += self.predictor.activation_bytes(both, checkpointing=predictor.activation_checkpointing, bf16=bf16)
             # Between the networks and after them: what norms and projections read, and the sign of every error.
