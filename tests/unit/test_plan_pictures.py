@@ -14,7 +14,8 @@ from vjepa2cli.planning.imagination import nearest_frames
 from vjepa2cli.planning.landscape import energy_map
 from vjepa2cli.planning.model_card import open_world_model
 from vjepa2cli.planning.single_plan import Extras, plan
-from vjepa2cli.reporting.plan_pictures import draw_energy_map, draw_film_strip
+from vjepa2cli.reporting.film_strips import draw_film_strip
+from vjepa2cli.reporting.plan_pictures import draw_energy_map
 from vjepa2cli.settings import CemConfig, EnergyMapConfig, PlanConfig
 
 CONFIG = PlanConfig(

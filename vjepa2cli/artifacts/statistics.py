@@ -1,11 +1,13 @@
-"""Intervals and errors that stand beside a score: Wilson for a share, the standard error for a mean."""
+"""Intervals and errors that stand beside a score: Wilson for a share, standard error or bootstrap for a mean."""
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 Z_95 = 1.959963984540054
+_RESAMPLES = 1000
 
 
 def wilson_interval(successes: int, n: int, *, z: float = Z_95) -> tuple[float, float]:
@@ -45,3 +47,17 @@ def correlation(first: Sequence[float], second: Sequence[float]) -> float | None
     if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
     return float(np.corrcoef(first, second)[0, 1])
+
+
+def clustered_interval(values: NDArray[np.float64], groups: NDArray[np.int64], *, key: Sequence[int]) -> list[float]:
+    """The 95 % bootstrap interval of the mean of `values`, drawn by whole groups, for values of one group are alike.
+
+    Where there is one group alone, single values are drawn. `key` seeds the draws.
+    """
+    _, group = np.unique(groups, return_inverse=True)
+    if group.max() == 0:
+        group = np.arange(len(values))
+    sums, counts = np.bincount(group, weights=values), np.bincount(group)
+    drawn = np.random.default_rng(key).integers(len(sums), size=(_RESAMPLES, len(sums)))
+    means = sums[drawn].sum(1) / counts[drawn].sum(1)
+    return [float(end) for end in np.percentile(means, (2.5, 97.5))]

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from vjepa2cli.cli import console, features, inspection, launch, planning, steps, stores, weights
+from vjepa2cli.cli import console, features, inspection, launch, planning, steps, stores, validation, weights
 from vjepa2cli.errors import StoppedError, Vjepa2Error, WeightsError
 from vjepa2cli.files import is_disk_full
 from vjepa2cli.launching import num_cores
@@ -37,7 +37,7 @@ for step in (
     steps.precompute,
     steps.posttrain,
     steps.probe,
-    steps.validate,
+    validation.validate,
     planning.plan,
     steps.evaluate,
     steps.report,

@@ -95,7 +95,7 @@ def _draw_energy_map(plan_file: Path, picture: Path) -> None:
 
 def _draw_film_strip(plan_file: Path, store: Path, picture: Path, *, obs: Path, goals: "Sequence[Goal]") -> None:
     from vjepa2cli.planning.goals import read_frame
-    from vjepa2cli.reporting.plan_pictures import draw_film_strip
+    from vjepa2cli.reporting.film_strips import draw_film_strip
 
     wanted = [read_frame(goal.image, "goal") for goal in goals]
     draw_film_strip(plan_file, store, picture, observed=read_frame(obs, "obs"), goals=wanted)

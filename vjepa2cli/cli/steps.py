@@ -306,26 +306,6 @@ def probe(
     _emit_report(path, as_json=as_json)
 
 
-def validate(
-    latents: Latents,
-    out: ReportOut,
-    model: AcModel = "results/posttrain/trained",
-    config: Annotated[str, config_option("validate")] = "tiny-validate",
-    overrides: Overrides = None,
-    device: Device = "auto",
-    as_json: Json = False,
-) -> None:
-    """Judge a world model on held-out recordings, without a robot."""
-    from vjepa2cli.settings import ValidateConfig
-
-    settings = load_config(config, ValidateConfig, overrides)
-    from vjepa2cli.planning.validation import validate as run
-
-    with console.step_output(out) as progress:
-        path = run(latents, out, model=at_hand(model, progress), config=settings, device=find_device(device), progress=progress)
-    _emit_report(path, as_json=as_json)
-
-
 def evaluate(
     out: ReportOut,
     model: AcModel = "results/posttrain/trained",

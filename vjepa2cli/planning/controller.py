@@ -106,6 +106,11 @@ class Controller:
         return self._rollouts.past(latents[first:-1], seen[:-1], self.space.delta(seen))
 
     @property
+    def device(self) -> torch.device:
+        """Where the world model is."""
+        return self._rollouts.device
+
+    @property
     def prediction_seconds(self) -> float:
         """How long a prediction may take, as far as was measured by searches with a deadline."""
         return self._rollouts.pace.seconds(1)

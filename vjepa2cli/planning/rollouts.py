@@ -32,6 +32,11 @@ class Rollouts:
             self._world.ac = prepare_for_inference(copy.deepcopy(world.ac), device=world.device, precision="bf16")
         self.pace = Pace()
 
+    @property
+    def device(self) -> torch.device:
+        """Where the world model is."""
+        return self._world.device
+
     def past(self, latents: Tensor, states: Tensor, actions: Tensor) -> FrameCache | None:
         """Read the frames before the current one, [T, H*W, D], with the states [T, S] and actions [T, A] that go with them."""
         with torch.inference_mode():

@@ -191,6 +191,36 @@ def heat(cells: Sequence[Sequence[float]], name: str, *, aspect: float, kept: fl
         return _svg(figure, name)
 
 
+def landscape(
+    values: Sequence[Sequence[float]],
+    energies: Sequence[Sequence[float]],
+    name: str,
+    *,
+    labels: tuple[str, str],
+    marked: tuple[float, float],
+) -> str:
+    """Draw energies over two even axes, deeper where they are lower, with a cross at what is `marked` and a ring at the least."""
+    x, y = values
+    low, high = min(map(min, energies)), max(map(max, energies))
+    width, height = x[1] - x[0], y[1] - y[0]
+    with mpl.rc_context(_style(name)):
+        figure, axes = _canvas(270, left=48, right=66, top=8, bottom=38)
+        for line, level in zip(energies, y, strict=True):
+            for energy, place in zip(line, x, strict=True):
+                depth = round(0.9 * ((high - energy) / (high - low or 1.0)) ** 2, 3)
+                cell = Rectangle(
+                    (place - width / 2, level - height / 2), width, height, color=_STAND_IN["trained"], alpha=depth, lw=0
+                )
+                axes.add_patch(cell)
+        least = min((energy, i, j) for j, line in enumerate(energies) for i, energy in enumerate(line))
+        axes.plot(x[least[1]], y[least[2]], "o", mfc="none", mec=_STAND_IN["ink"], ms=9, mew=1.2, clip_on=False)
+        axes.plot(*marked, "P", color=_STAND_IN["ink"], mec=_STAND_IN["surface"], ms=9, clip_on=False)
+        axes.set(xlim=(x[0] - width / 2, x[-1] + width / 2), ylim=(y[0] - height / 2, y[-1] + height / 2))
+        axes.set(xlabel=labels[0], ylabel=labels[1])
+        axes.locator_params(nbins=5)
+        return _svg(figure, name)
+
+
 def _mark_rows(axes: Axes, count: int, mark: tuple[str, float] | None) -> None:
     """A dotted line across every row, broken where the rows' labels stand, and its name on top."""
     if mark is None:

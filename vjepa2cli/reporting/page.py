@@ -62,6 +62,12 @@ def image(path: Path, description: str) -> str:
     return f'<div class="strip"><img alt="{text(description)}" src="{_data_uri(path, _IMAGE_TYPES)}"></div>'
 
 
+def picture(content: bytes, description: str) -> str:
+    """A picture from the bytes of a PNG file, inside the page."""
+    encoded = base64.b64encode(content).decode()
+    return f'<div class="strip"><img alt="{text(description)}" src="data:image/png;base64,{encoded}"></div>'
+
+
 def video(path: Path) -> str:
     """A short video from a file, inside the page."""
     return f'<video controls muted loop playsinline preload="metadata" src="{_data_uri(path, _VIDEO_TYPES)}"></video>'

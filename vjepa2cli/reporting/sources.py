@@ -23,7 +23,7 @@ _REQUIRED = {
     "posttrain": ("steps", "evaluations", "encoder.kind", "final.teacher_forced", "final.copy"),
     "probe": ("classes", "chance", "results"),
     "evaluation": ("encoder", "protocol.tolerance", "policies.planner.success.successes", "policies.planner.success.n"),
-    "validation": ("encoder", "split", "prediction", "inversion", "beats_copy", "uses_actions"),
+    "validation": ("encoder", "split", "prediction", "ranking", "numbers", "inversion", "familiarity", "capabilities", "caveats"),
     "collection": ("episodes",),
     "plan": ("energies", "actions", "observed_energy", "idle_energy", "final_energy"),
 }

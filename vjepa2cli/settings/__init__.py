@@ -23,6 +23,7 @@ from vjepa2cli.settings.robot import RobotConfig
 from vjepa2cli.settings.sections import Count, Fraction, Positive, Range, Section, Seed, StepConfig
 from vjepa2cli.settings.simulation import CollectConfig, MotionMix, SceneConfig
 from vjepa2cli.settings.training import HealthConfig, OptimizerConfig, ScheduleConfig, TrainingConfig
+from vjepa2cli.settings.validation import ValidateConfig
 
 __all__ = [
     "STEPS",
@@ -125,21 +126,6 @@ class SurpriseConfig(StepConfig):
     crop: Side | tuple[Side, Side] | None = None
     batch_windows: Count = 8
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-
-
-# --- validate ---------------------------------------------------------------------------------------------------------
-
-
-class ValidateConfig(StepConfig):
-    """A verdict on a world model from held-out recordings."""
-
-    step: Literal["validate"] = "validate"
-    seed: Seed = 0
-    split: Literal["val", "train", "all"] = "val"
-    max_windows: Count = 256
-    horizon: Count = 4
-    num_inversions: Annotated[int, Field(ge=0)] = 32
-    cem: CemConfig = CemConfig(samples=64, iterations=4, elites=6, plan_gripper=False)
 
 
 # --- evaluate, report ------------------------------------------------------------------------------------------------

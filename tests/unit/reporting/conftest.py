@@ -16,6 +16,7 @@ from vjepa2cli.artifacts.statistics import share, wilson_interval
 from vjepa2cli.artifacts.video_store import Description, VideoStoreWriter, Window
 from vjepa2cli.data.video import write_image, write_video
 from vjepa2cli.files import digest_bytes
+from vjepa2cli.planning.validation.capabilities import judge
 from vjepa2cli.reporting import report
 from vjepa2cli.settings import (
     CollectConfig,
@@ -181,44 +182,102 @@ class Results:
         )
 
     def _validate(self, kind: str, *, beats_copy: bool = True, uses_actions: bool = True) -> None:
-        prediction = []
+        prediction, ranking = [], []
         for step in range(1, 5):
             copy = 0.17 + 0.03 * step
             model = copy * (0.7 if beats_copy else 1.02)
             gap = copy - model
+            others = {"copy": copy, "no_action": copy, "shuffled": model * 1.2, "one_step": model / (0.9 + 0.1 * step)}
             prediction.append(
                 {
                     "steps": step,
-                    "error": {"model": model, "copy": copy, "shuffled": model * 1.2},
+                    "error": {"model": model, **others},
                     "below_copy": {"mean": gap, "interval": [gap - 0.01, gap + 0.01]},
                     "below_shuffled": {"mean": model * 0.2, "interval": [0.01, 0.05]},
                     "true_beats_shuffled": share(60 if uses_actions else 33, 64),
+                    "drift": 0.9 + 0.1 * step,
                 }
             )
-        rng = np.random.default_rng(3)
-        true = rng.uniform(-0.06, 0.06, (24, 3))
-        found = true + rng.normal(0, 0.012, true.shape)
-        inversion = {
-            "count": 24,
-            "error_m": {"mean": 0.018, "median": 0.016},
-            "magnitude_m": 0.058,
-            "cosine": {"mean": 0.93, "count": 24},
-            "correlation": {"x": 0.95, "y": 0.94, "z": None},
-            "pairs": [{"true": a, "found": b} for a, b in zip(true.tolist(), found.tolist(), strict=True)],
-        }
+            place = {"mean": 0.95, "median": 0.97, "interval": [0.9, 0.98]}
+            ranking.append({"steps": step, "percentile": place, "rank": {"median": 2.0, "of": 65}, "first": 9})
         body = {
             "encoder": kind,
+            "model": {"trained_steps": STEPS},
             "split": "val",
             "num_windows": 64,
             "num_episodes": 8,
+            "seen_in_training": 0,
+            "rate": 4.0,
             "prediction": prediction,
-            "inversion": inversion,
-            "beats_copy": beats_copy,
-            "uses_actions": uses_actions,
+            "ranking": ranking,
+            "numbers": self._numbers(),
+            "inversion": {"count": 24, "outside_box": 0, "numbers": {axis: self._recovered(axis) for axis in "xyz"}},
+            "landscapes": self._landscapes(),
+            "familiarity": {
+                "within": 0.94,
+                "training": {"median": 0.4},
+                "rollout": [{"steps": step, "imagined": 0.4 + 0.01 * step, "recorded": 0.41} for step in range(1, 5)],
+            },
+            "film": self._film(),
         }
+        body |= judge(body, config=ValidateConfig())
         inputs = {"latents": digest_bytes(b"latents", kind.encode()), "model": digest_bytes(b"model", kind.encode())}
         origin = provenance("validate", ValidateConfig(), inputs=inputs, seed=0)
         write_report(self.root / f"validate/{kind}.json", "validation", body, provenance=origin, timing={"seconds": 3.0})
+
+    @staticmethod
+    def _numbers() -> list[dict[str, Any]]:
+        """Seven of them, of which the roll never moves."""
+        values = np.linspace(-0.1, 0.1, 5)
+        sweep = {
+            "moves": 30,
+            "values": values.tolist(),
+            "forward": np.abs(values - 0.05).tolist(),
+            "backward": np.abs(values + 0.05).tolist(),
+            "sign": share(28, 30),
+            "correlation": 0.9,
+            "left_out": {"mean": 0.01, "interval": [0.005, 0.015]},
+        }
+        units = dict.fromkeys("xyz", "m") | dict.fromkeys(("roll", "pitch", "yaw"), "rad") | {"gripper": "share"}
+        return [
+            {"name": name, "unit": unit, "far": 0.07, "sweep": None if name == "roll" else sweep} for name, unit in units.items()
+        ]
+
+    @staticmethod
+    def _recovered(axis: str) -> dict[str, Any]:
+        rng = np.random.default_rng(ord(axis))
+        true = rng.uniform(-0.06, 0.06, 24)
+        found = true + rng.normal(0, 0.008, 24)
+        return {
+            "error": {"mean": 0.006, "interval": [0.005, 0.007]},
+            "magnitude": 0.03,
+            "below_nothing": {"mean": 0.024, "interval": [0.02, 0.03]},
+            "sign": share(23, 24),
+            "correlation": 0.95,
+            "pairs": [[a, b] for a, b in zip(true.tolist(), found.tolist(), strict=True)],
+        }
+
+    @staticmethod
+    def _landscapes() -> list[dict[str, Any]]:
+        values = np.linspace(-0.075, 0.075, 5)
+        energies = (values[:, None] - 0.03) ** 2 + (values[None] + 0.03) ** 2
+        drawn = {"values": [values.tolist()] * 2, "energies": energies.tolist(), "planned": [-0.03, 0.03], "units": ["m", "m"]}
+        return [{"move": 3, "axes": list(axes), **drawn} for axes in ("xy", "xz", "yz")]
+
+    def _film(self) -> dict[str, Any]:
+        """Of the held-out episode, in frames of the others."""
+        rows = [
+            {"episode": "episode_00000", "key": "episode_00000", "frame": frame, "distance": 0.1 * frame} for frame in range(3)
+        ]
+        recorded = [{"episode": "episode_00003", "key": "episode_00003", "frame": frame} for frame in range(3)]
+        return {
+            "episode": "episode_00003",
+            "first_step": 0,
+            "videos": self.store_digest,
+            "recorded": recorded,
+            "known": rows,
+            "imagined": rows[1:],
+        }
 
     def _evaluate(self, kind: str) -> None:
         folder = self.root / "evaluate" / kind

@@ -251,7 +251,7 @@ def test_absent_pictures_are_named_and_the_page_is_made(make_results: MakeResult
     (tmp_path / "evaluate/trained/videos/episode_001.png").unlink()
     page = results.page()
     assert "episode_001.png is named by its report, but is not there" in page
-    assert page.count("data:image/png;base64,") == 1
+    assert page.count('src="data:image/png;base64,') == 2, "one of the evaluation, and the imagined rollout of the validation"
     assert page.count("data:video/mp4;base64,") == 2
 
 
