@@ -59,10 +59,14 @@ class ReleasedPredictor:
 
 @dataclass(frozen=True)
 class ReleasedProbe:
-    """The attentive probe that a released file holds; Epic-Kitchens probes have three heads, so no one number of classes."""
+    """The attentive probe that a released file holds.
+
+    Epic-Kitchens probes have three heads, so no one number of classes; nobody who can be cited says how many parameters.
+    """
 
     dataset: str
     num_classes: int | None
+    parameters: int | None
     depth: int = 4
     num_heads: int = 16
 
@@ -113,6 +117,28 @@ class ReleasedModel:
         """The last part of the URL."""
         return self.url.rpartition("/")[2]
 
+    @property
+    def head_parameters(self) -> int | None:
+        """Those of the predictor or the probe, None where nobody who can be cited says them."""
+        head = self.predictor or self.probe
+        return head and head.parameters
+
+    @property
+    def told_gigabytes(self) -> str:
+        """The size of the file for people: as reported, `~` as the reported one of its kind is made up, `>` what it must hold.
+
+        What is reported of vitl.pt and vjepa2-ac-vitg.pt is, in float32, two encoders, the predictor, and twice as much again as
+        was trained, which AdamW keeps.
+        """
+        if self.gigabytes is not None:
+            return f"{self.gigabytes:.1f}"
+        if self.head_parameters is None:
+            return "?"
+        if self.family == "2":
+            return f"~{4 * (4 * self.encoder_parameters + 3 * self.head_parameters) / 1e9:.0f}"
+        held = self.head_parameters + (0 if self.family == "probe" else self.encoder_parameters)
+        return f">{4 * held / 1e9:.1f}"
+
 
 _LARGE, _HUGE, _GIANT = 303_885_312, 631_648_000, 1_012_173_952
 
@@ -140,14 +166,21 @@ def _encoder_2_1(
 
 
 def _probe(
-    name: str, file: str, size: str, crop: int, frames: int, dataset: str, num_classes: int | None, hub: HubModel | None = None
+    name: str, file: str, size: str, crop: int, frames: int, probe: ReleasedProbe, hub: HubModel | None = None
 ) -> ReleasedModel:
-    parameters = {"large": _LARGE, "giant": _GIANT}[size]
-    probe, url = ReleasedProbe(dataset, num_classes), f"{BASE_URL}evals/{file}"
+    parameters, url = {"large": _LARGE, "giant": _GIANT}[size], f"{BASE_URL}evals/{file}"
     return ReleasedModel(name, url, "probe", size, crop, frames, "classifiers", parameters, probe=probe, hub=hub)
 
 
-_SSV2, _DIVING48, _EK100 = "Something-Something v2", "Diving48", "Epic-Kitchens-100"
+def _ssv2(parameters: int) -> ReleasedProbe:
+    return ReleasedProbe("Something-Something v2", 174, parameters)
+
+
+def _diving(parameters: int) -> ReleasedProbe:
+    return ReleasedProbe("Diving48", 48, parameters)
+
+
+_EK100 = ReleasedProbe("Epic-Kitchens-100", None, None)
 _HUB = {
     name: HubModel(f"facebook/{name}", revision, licence, parameters)
     for name, revision, licence, parameters in (
@@ -184,21 +217,22 @@ _ROWS = (
     _encoder_2_1("vjepa2.1-vitl-384", "vjepa2_1_vitl_dist_vitG_384.pt", "large", "ema_encoder", 304_680_960, 12, 22_973_056),
     _encoder_2_1("vjepa2.1-vitg-384", "vjepa2_1_vitg_384.pt", "giant", "target_encoder", 1_013_267_968, 24, 55_400_704),
     _encoder_2_1("vjepa2.1-vitG-384", "vjepa2_1_vitG_384.pt", "gigantic", "target_encoder", 1_845_216_768, 24, 59_433_472),
-    _probe("ssv2-vitl-256", "ssv2-vitl-16x2x3.pt", "large", 256, 16, _SSV2, 174, _HUB["vjepa2-vitl-fpc16-256-ssv2"]),
-    _probe("diving48-vitl-256", "diving48-vitl-256.pt", "large", 256, 32, _DIVING48, 48, _HUB["vjepa2-vitl-fpc32-256-diving48"]),
-    _probe("ek100-vitl-256", "ek100-vitl-256.pt", "large", 256, 32, _EK100, None),
-    _probe("ssv2-vitg-384", "ssv2-vitg-384-64x2x3.pt", "giant", 384, 64, _SSV2, 174, _HUB["vjepa2-vitg-fpc64-384-ssv2"]),
+    _probe("ssv2-vitl-256", "ssv2-vitl-16x2x3.pt", "large", 256, 16, _ssv2(49_514_670), _HUB["vjepa2-vitl-fpc16-256-ssv2"]),
+    _probe(
+        "diving48-vitl-256", "diving48-vitl-256.pt", "large", 256, 32, _diving(49_385_520), _HUB["vjepa2-vitl-fpc32-256-diving48"]
+    ),
+    _probe("ek100-vitl-256", "ek100-vitl-256.pt", "large", 256, 32, _EK100),
+    _probe("ssv2-vitg-384", "ssv2-vitg-384-64x2x3.pt", "giant", 384, 64, _ssv2(93_494_190), _HUB["vjepa2-vitg-fpc64-384-ssv2"]),
     _probe(
         "diving48-vitg-384",
         "diving48-vitg-384-32x4x3.pt",
         "giant",
         384,
         32,
-        _DIVING48,
-        48,
+        _diving(93_316_656),
         _HUB["vjepa2-vitg-fpc32-384-diving48"],
     ),
-    _probe("ek100-vitg-384", "ek100-vitg-384.pt", "giant", 384, 32, _EK100, None),
+    _probe("ek100-vitg-384", "ek100-vitg-384.pt", "giant", 384, 32, _EK100),
 )
 
 RELEASED: dict[str, ReleasedModel] = {row.name: row for row in _ROWS}

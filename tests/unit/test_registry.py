@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -46,7 +47,18 @@ def test_copies_of_the_hub_hold_an_encoder_a_predictor_and_the_probe(name: str) 
         ]
         if row.probe is not None and row.probe.num_classes is not None:
             networks.append(AttentiveProbe(ProbeSpec(size.embed_dim, row.probe.num_classes)))
+            assert num_parameters(networks[-1]) == row.probe.parameters
     assert sum(map(num_parameters, networks)) == row.hub.parameters
+
+
+def test_sizes_that_nobody_states_are_estimated_as_those_that_are_stated() -> None:
+    rows = registry.RELEASED
+    large, ac = rows["vjepa2-vitl-256"], rows["vjepa2-ac-vitg"]
+    assert (large.told_gigabytes, replace(large, gigabytes=None).told_gigabytes) == ("5.1", "~5")
+    assert ac.predictor is not None
+    assert 4 * (2 * ac.encoder_parameters + 3 * ac.predictor.parameters) / 1e9 == pytest.approx(ac.gigabytes, abs=0.1)
+    told = [rows[name].told_gigabytes for name in ("vjepa2-vitg-384", "vjepa2.1-vitG-384", "ssv2-vitl-256", "ek100-vitl-256")]
+    assert told == ["~16", ">7.6", ">0.2", "?"]
 
 
 @pytest.mark.parametrize(

@@ -36,8 +36,8 @@ def _fetch(model: registry.ReleasedModel, progress: Progress) -> None:
     here = registry.local_copy(model)
     if here is None:
         if not is_offline():
-            size = f" ({model.gigabytes} GB)" if model.gigabytes else ""
-            _tell(f"{model.name} is not on this machine; downloading it{size} to {registry.cache_folder()}")
+            size = model.told_gigabytes
+            _tell(f"{model.name} is not on this machine; downloading it ({size} GB) to {registry.cache_folder()}")
         pulled = pull(model.name, progress=progress)
         _tell(f"{model.name}: took {describe(model, pulled.origin)}")
     elif here.is_dir():

@@ -12,6 +12,7 @@ from vjepa2cli.cli.steps import Json, Overrides
 
 if TYPE_CHECKING:
     from vjepa2cli.models.contents import Network
+    from vjepa2cli.registry import ReleasedModel
 
 _CLASSES = {"linear": "classes", "verb_classifier": "verbs", "noun_classifier": "nouns", "action_classifier": "actions"}
 
@@ -31,8 +32,8 @@ def list_weights(as_json: Json = False) -> None:
             model.name,
             model.size,
             str(model.crop),
-            f"{model.encoder_parameters / 1e6:.0f} M",
-            str(model.gigabytes or "?"),
+            _millions(model),
+            model.told_gigabytes,
             model.licence,
             {"official": "yes", "hub": "hub"}.get(origin[model.name] or "", "-"),
             model.url.removeprefix(BASE_URL),
@@ -46,10 +47,12 @@ def list_weights(as_json: Json = False) -> None:
     ]
     text = "\n".join(
         (
-            console.table(("name", "size", "px", "encoder", "GB", "licence", "here", "official file"), files),
+            console.table(("name", "size", "px", "millions", "GB", "licence", "here", "official file"), files),
             "\nCopies on the Hugging Face hub, whose encoder is the online one, not its moving average:\n",
             console.table(("name", "repository", "GB", "licence of the card"), copies),
-            f"\nOfficial files: {BASE_URL}; the licence is their repository's.",
+            "\nMillions of parameters are of encoder + predictor, or of a probe without the encoder that it reads.",
+            "Of files whose size nobody states, ~ is an estimate and > what they hold at least.",
+            f"Official files: {BASE_URL}; the licence is their repository's.",
             f"What lies in {folder} is found by name.",
         )
     )
@@ -58,6 +61,11 @@ def list_weights(as_json: Json = False) -> None:
         for model, path in zip(RELEASED.values(), found.values(), strict=True)
     ]
     console.emit({"folder": str(folder), "weights": weights}, text, as_json=as_json)
+
+
+def _millions(model: "ReleasedModel") -> str:
+    counts = [model.head_parameters] if model.probe else [model.encoder_parameters, model.head_parameters]
+    return "+".join("?" if count is None else f"{count / 1e6:.0f}" for count in counts)
 
 
 @weights_app.command("pull")
