@@ -35,7 +35,8 @@ _DECODED_FRAMES = 24
 """Frames that a decoder holds: its references, and those that wait to be put in order."""
 _WRITER_BYTES = {".npz": 8 * _MIB, ".safetensors": 8 * _MIB, ".h5": 4 * _MIB, ".zarr": 48 * _MIB}
 """Rows of one array that wait to be written."""
-_MOST_PROCESSES = 8
+_MOST_PROCESSES = {"cpu": 8, "cuda": 32}
+"""A GPU takes the frames of more of them than an encoder on the cores that they share."""
 _LIBRARY_BYTES = 48 * _MIB
 """What the libraries of matrix products set up for themselves."""
 _SLACK = 1.5
@@ -153,7 +154,7 @@ def make_plan(
     Raises InputError where one window at a time does not fit.
     """
     cores = len(os.sched_getaffinity(0))
-    most = min(max(1, cores - 1), _MOST_PROCESSES, num_sources) if workers is None else min(workers, num_sources)
+    most = min(max(1, cores - 1), _MOST_PROCESSES[device.type], num_sources) if workers is None else min(workers, num_sources)
     together = max(1, min(_TOKENS_TOGETHER[device.type] // work.tokens_a_window, work.windows))
     smallest: Plan | None = None
     for processes in range(most, 0, -1) if workers is None else [most]:

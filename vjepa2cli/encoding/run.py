@@ -284,5 +284,9 @@ class _Clock:
             say(f"encode: {seconds:.3g} s a clip, about {minutes // 60}:{minutes % 60:02d}:{rest:02d} in all")
 
     def report(self) -> dict[str, float]:
-        """Seconds of the whole run, and those spent waiting for frames."""
-        return {"seconds": time.monotonic() - self._began, "seconds_waiting_for_frames": self._waited}
+        """Seconds of the whole run, those until the first frame came, and those spent waiting for it and the others."""
+        return {
+            "seconds": time.monotonic() - self._began,
+            "seconds_to_first_frame": (self._first_frame or self._began) - self._began,
+            "seconds_waiting_for_frames": self._waited,
+        }
