@@ -24,6 +24,7 @@ from vjepa2cli.files import digest_bytes, digest_file, digest_json, write_text
 from vjepa2cli.progress import SILENT, Progress
 from vjepa2cli.recordings.droid import read_episode, write_episode
 from vjepa2cli.settings import CollectConfig
+from vjepa2cli.simulation.gestures import GESTURE_FRAMES, play_gesture
 from vjepa2cli.simulation.motions import graspable, sample_motion
 from vjepa2cli.simulation.offscreen import import_mujoco
 from vjepa2cli.simulation.tabletop import ROBOT, Tabletop
@@ -62,7 +63,7 @@ def collect(out: str | Path, *, config: CollectConfig, workers: int = 1, progres
     body = {
         "episodes": digests,
         "recordings_digest": digest_json(digests),
-        "motion_windows": dict(sorted(Counter(label for _, _, label, _ in windows).items())),
+        "motion_windows": dict(sorted(Counter(label for _, _, _, label, _ in windows).items())),
         "motion_windows_digest": digest_file(out / "motion_windows.csv"),
     }
     write_report(
@@ -94,6 +95,8 @@ def _check(config: CollectConfig) -> None:
         raise ConfigError(f"image_size: {config.image_size} is odd; H.264 stores even sizes, take {config.image_size + 1}")
     if not any(config.motions.model_dump().values()):
         raise ConfigError("motions: every share is 0; give at least one motion a share above 0")
+    if config.gestures and config.scene.num_objects < 2:
+        raise ConfigError(f"scene.num_objects: {config.scene.num_objects} is too few; gestures need a thing to hold and another")
     import_mujoco()
 
 
@@ -123,6 +126,9 @@ def _open_environment(config: CollectConfig) -> Tabletop:
 
 def _record(environment: Tabletop, out: Path, config: CollectConfig, index: int) -> None:
     """Play episode `index` and write its folder; every number in it is a function of (seed, index)."""
+    if config.gestures:
+        _record_gesture(environment, out, config, index)
+        return
     scene_seed = int(np.random.SeedSequence([config.seed, index]).generate_state(1)[0])
     scene = environment.scene(scene_seed)
     name, motion = sample_motion(
@@ -146,6 +152,26 @@ def _record(environment: Tabletop, out: Path, config: CollectConfig, index: int)
         instruction="" if target is None else f"pick up the {target.colour} {target.shape}",
         write_video=write_video,
         extra={"success": lifted if target is not None else True, "motion": name, "scene_seed": scene_seed},
+    )
+
+
+def _record_gesture(environment: Tabletop, out: Path, config: CollectConfig, index: int) -> None:
+    played = play_gesture(environment, seed=config.seed, index=index, max_translation=config.max_translation)
+    write_episode(
+        out / _name(index),
+        {"exterior_1": np.stack([observation.frame for observation in played.observed])},
+        states=np.stack([observation.state for observation in played.observed]),
+        actions=np.stack([*played.commanded, played.observed[-1].state]),
+        rate=config.rate,
+        robot=ROBOT,
+        instruction=played.instruction,
+        write_video=write_video,
+        extra={
+            "success": played.held,
+            "motion": "gesture",
+            "gesture": {"label": played.label, "start": played.start} if played.held else None,
+            "scene_seed": played.scene_seed,
+        },
     )
 
 
@@ -188,15 +214,17 @@ def _record_in_processes(out: Path, config: CollectConfig, indices: Sequence[int
             raise
 
 
-def _windows_of(out: Path, name: str) -> list[tuple[str, int, str, str]]:
+def _windows_of(out: Path, name: str) -> list[tuple[str, int, int, str, str]]:
     episode = read_episode(out / name)
     video = episode.videos["exterior_1"].relative_to(out).as_posix()
-    return [(video, start, label, name) for start, label in motion_windows(episode.states)]
+    if (gesture := episode.metadata.get("gesture", False)) is not False:
+        # One that failed to hold its thing is no example of anything.
+        return [] if gesture is None else [(video, gesture["start"], GESTURE_FRAMES, gesture["label"], name)]
+    return [(video, start, WINDOW_FRAMES, label, name) for start, label in motion_windows(episode.states)]
 
 
-def _csv_row(window: tuple[str, int, str, str]) -> str:
-    video, start, label, episode = window
-    return f"{video},{start},{WINDOW_FRAMES},{label},{episode}"
+def _csv_row(window: tuple[str, int, int, str, str]) -> str:
+    return ",".join(map(str, window))
 
 
 def _digest_folder(folder: Path) -> str:

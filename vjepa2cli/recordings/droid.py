@@ -136,6 +136,7 @@ def read_episode(folder: str | Path) -> Episode:
         rate=_positive_rate(rate, folder),
         robot=str(metadata.get("robot", "franka")),
         instruction=str(metadata.get("current_task") or ""),
+        metadata=metadata,
     )
 
 

@@ -25,7 +25,7 @@ class Episode:
 
     states: float32 [T, 7], x, y, z in metres, extrinsic xyz Euler in radians, gripper 0 open to 1 closed, base frame.
     actions: float32 [T, 7], the commanded pose and gripper in the same units, or None.
-    rate: rows a second, or None where the recording does not say.
+    rate: rows a second, or None where the recording does not say. metadata: all that it says of itself.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Episode:
     rate: float | None
     robot: str
     instruction: str
+    metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 Picture = bytes | NDArray[np.uint8]

@@ -44,7 +44,11 @@ class MotionMix(Section):
 
 
 class CollectConfig(StepConfig):
-    """Record the tabletop arm: how many episodes, how it moves, how it looks."""
+    """Record the tabletop arm: how many episodes, how it moves, how it looks.
+
+    With `gestures` every episode is one gesture of a class, such as lifting or pretending to drop, instead of one of `motions`;
+    it is as long as it takes.
+    """
 
     step: Literal["collect"] = "collect"
     seed: Seed = 0
@@ -55,3 +59,4 @@ class CollectConfig(StepConfig):
     max_translation: Positive = 0.075
     scene: SceneConfig = SceneConfig()
     motions: MotionMix = MotionMix()
+    gestures: bool = False
