@@ -78,6 +78,7 @@ class ProbeConfig(TrainingConfig):
     views: Count = 1
     crop: Annotated[int, Field(ge=16)] = 96
     layers: tuple[int, ...] = ()
+    activation_checkpointing: bool = False
     depth: Count = 4
     num_heads: Count = 3
     baselines: tuple[Contestant, ...] = ("untrained", "pixels")
@@ -105,4 +106,6 @@ class ProbeConfig(TrainingConfig):
     def _check_together(self) -> Self:
         if self.anticipation is not None and (self.segments, self.views) != (1, 1):
             raise ValueError("anticipation looks at one clip and one view; set segments: 1 and views: 1")
+        if self.anticipation is not None and (self.baselines or self.layers):
+            raise ValueError("anticipation reads an encoder's output and its predictor's; set baselines: [] and layers: []")
         return self

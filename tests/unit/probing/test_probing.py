@@ -62,7 +62,7 @@ def test_scores_do_not_depend_on_batches_or_on_what_is_cached(
     own = setting(labelled_store, config, tmp_path / "hand")
     contestant = recognition_contestant("trained", str(encoder_folder), own)
     reader = contestant.make_reader(own.data.val, 3)
-    (prepared,) = next(iter(reader.read([0], None)))()
+    (prepared,) = reader.read([0], None, threads=0, ahead=0)
     with torch.no_grad():
         tokens = encoder(prepared.clips).reshape(3, -1, 24)
         expected = head(tokens).softmax(-1).mean(0)
@@ -76,7 +76,7 @@ def test_several_levels_are_tokens_beside_each_other(
     contestant = recognition_contestant("trained", str(encoder_folder), own)
     features = make_features(contestant, own.data.val, own, copies=None, views=1)
     (row, tokens), *_ = features.encode([0])
-    (prepared,) = next(iter(features.reader.read([0], None)))()
+    (prepared,) = features.reader.read([0], None, threads=0, ahead=0)
     with torch.no_grad():
         levels = load_encoder(encoder_folder).levels(prepared.clips, [0, -1])
     torch.testing.assert_close(tokens, torch.cat(levels, dim=1))

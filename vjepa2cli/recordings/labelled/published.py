@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from vjepa2cli.recordings.spans import WHOLE, Span
 _TRAIN, _VAL = "train", "val"
 _SPLITS = {"train": _TRAIN, "training": _TRAIN, "val": _VAL, "validate": _VAL, "validation": _VAL, "test": _VAL, "testing": _VAL}
 _BRACKETS = re.compile(r"[\[\]]")
+_MOST_NUMBERED = 10_000
 _JESTER_LINE = re.compile(r"(\d+);(\S.*)")
 
 
@@ -76,7 +77,7 @@ def read_labelled(
         places.require(drop=drop_missing)
         missing += len(places.missing)
     labels = {clip.label for clips in taken.values() for clip in clips}
-    named = _class_order(labels) if classes is None else _read_classes(classes)
+    named = class_order(labels) if classes is None else _read_classes(classes)
     unknown = sorted(labels - set(named))
     if unknown:
         raise InputError(f"{classes}: does not list the class {unknown[0]!r} of {tables[0]}; give the list of this set")
@@ -167,9 +168,12 @@ def _coin(database: Mapping[str, Any]) -> Iterator[_Item]:
         yield _Item(names, str(about["class"]), _SPLITS[str(about["subset"]).lower()])
 
 
-def _class_order(labels: set[str]) -> tuple[str, ...]:
-    """By number where all classes are numbers, else by name."""
-    return tuple(sorted(labels, key=int) if all(label.isdecimal() for label in labels) else sorted(labels))
+def class_order(labels: Iterable[str]) -> tuple[str, ...]:
+    """Classes by their numbers: labels that are whole numbers are these themselves, also where some are missing; else by name."""
+    labels = {*labels}
+    if labels and all(label.isdecimal() for label in labels) and (last := max(map(int, labels))) < _MOST_NUMBERED:
+        return tuple(map(str, range(last + 1)))
+    return tuple(sorted(labels))
 
 
 def _read_classes(path: Path) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from vjepa2cli.progress import SILENT, Progress
 from vjepa2cli.recordings.labelled import read_labelled
 from vjepa2cli.registry import published_scores
 from vjepa2cli.settings import ProbeConfig, ScheduleConfig
+from vjepa2cli.train.probing.anticipation import anticipation_contestant, read_action_data
 from vjepa2cli.train.probing.contest import Contestant, Setting, contest, judge_only, recognition_contestant
 from vjepa2cli.train.probing.label_maps import require_same_labels, stated_questions
 from vjepa2cli.train.probing.samples import ProbeData, from_labelled_set, from_store
@@ -83,6 +84,8 @@ def _read(
         if len(paths) > 1:
             raise InputError(f"{paths[1]}: a video store holds both splits; give it alone")
         return from_store(VideoStore.open(paths[0]), config)
+    if config.anticipation is not None:
+        return read_action_data(paths, config, root=root, judged_only=judged_only)
     labelled = read_labelled(paths, root=root, classes=classes, drop_missing=config.missing == "drop")
     stated = stated_questions(weights) if weights is not None else None
     return from_labelled_set(labelled, paths, config, judged_only=judged_only, stated=stated)
@@ -98,7 +101,8 @@ def _with_steps(config: ProbeConfig, rows: int) -> ProbeConfig:
 
 
 def _contestant(name: str, source: str, setting: Setting) -> Contestant:
-    return recognition_contestant(name, source, setting)
+    make = recognition_contestant if setting.config.anticipation is None else anticipation_contestant
+    return make(name, source, setting)
 
 
 def _judge_weights(weights: str, model: str, run_dir: Path, setting: Setting) -> Path:
@@ -132,7 +136,7 @@ def _write(
 
 def _protocol(config: ProbeConfig, data: ProbeData) -> dict[str, Any]:
     """All that a score depends on besides the encoder; equal fingerprints compare."""
-    said = {
+    said: dict[str, Any] = {
         "clips": f"{config.num_frames} frames, {'spread' if config.frame_step is None else f'{config.frame_step} apart'}, "
         f"{config.segments} segments x {config.views} views, crop {config.crop}",
         "head": f"depth {config.depth}, {len(config.head_settings)} heads",
@@ -141,5 +145,9 @@ def _protocol(config: ProbeConfig, data: ProbeData) -> dict[str, Any]:
         else "clips set aside from training",
         "released_protocol": config.released_protocol.model_dump(),
     }
+    if config.anticipation is not None:
+        ahead = config.anticipation
+        where = "start, as the benchmark has it" if ahead.anchor == "start" else "stop, as in the released code"
+        said["anchor"] = f"{ahead.seconds:g} s before the action's {where}"
     names = [[sample.name, list(sample.targets)] for sample in data.val]
     return said | {"fingerprint": digest_json([said, names, data.label_digest])}

@@ -228,7 +228,8 @@ def describe(scores: Scores, head: int, setting: Setting, *, alive: Sequence[boo
         of = head
         if setting.config.released_protocol.best_head_on_val:  # as released, a head of its own for each
             of = best([scores.recalls(one)[index] or 0.0 for one in range(len(alive))], alive)
-        told[question.name] = tell(scores.answers[index], of, question) | {"head": of}
+        recall = {"recall_at_5": scores.recalls(of)[index]}
+        told[question.name] = tell(scores.answers[index], of, question) | recall | {"head": of}
     last = told[data.questions[-1].name]
     return {key: last[key] for key in ("correct", "total", "accuracy", "interval")} | {"questions": told} | predictions
 
@@ -239,7 +240,7 @@ def _save(head: Probe, folder: Path, contestant: Contestant, setting: Setting, o
         "kind": "probe",
         "encoder": {"source": contestant.source, "digest": contestant.digest},
         "classes": list(data.questions[-1].classes),
-        "questions": {question.name: list(question.classes) for question in data.questions},
+        "questions": [[question.name, list(question.classes)] for question in data.questions],
         "label_digest": data.label_digest,
         "num_heads": head.spec.num_heads,
         "trained_steps": setting.config.steps,

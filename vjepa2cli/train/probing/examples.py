@@ -60,8 +60,7 @@ def draw_examples(
 
 
 def _strip(probe: Probe, features: Features, encoder: FrameEncoder, row: int, config: ProbeConfig) -> Pixels:
-    task = next(iter(features.reader.read([row], None)))
-    (prepared,) = task()
+    (prepared,) = features.reader.read([row], None, threads=0, ahead=0)
     view = features.views // 2
     clip = prepared.clips[view * config.segments].cpu()  # [3, F, c, c]
     _, tokens = next(iter(features.encode([row])))

@@ -30,7 +30,7 @@ _AHEAD = 2
 
 @dataclass(frozen=True)
 class Prepared:
-    """The clips of one sample: float32 [views * segments, 3, F, Y, X], or a note of how far ahead an action is, in seconds."""
+    """The clips of one sample: float32 [views * segments, 3, F, Y, X], and how far ahead they are to look, in seconds."""
 
     row: int
     clips: Tensor
@@ -42,14 +42,14 @@ Embed = Callable[[Tensor, Sequence[float]], Tensor]
 
 
 class Reader(Protocol):
-    """Gives the clips of samples by their numbers, in any order."""
+    """Gives the clips of samples by their numbers, in an order of its own that is always the same."""
 
     @property
     def about(self) -> dict[str, Any]:
         """What the clips depend on besides the samples."""
 
-    def read(self, rows: Sequence[int], copy: int | None) -> Iterable[Callable[[], list[Prepared]]]:
-        """Tasks that together prepare all `rows`; `copy` numbers an augmented copy, None is the evaluation clip."""
+    def read(self, rows: Sequence[int], copy: int | None, *, threads: int, ahead: int) -> Iterator[Prepared]:
+        """Prepare all `rows`, by `threads` and `ahead` of their use; `copy` numbers an augmented copy, None is for evaluation."""
 
 
 class ClipReader:
@@ -71,16 +71,16 @@ class ClipReader:
             "seed": config.seed,
         }
 
-    def read(self, rows: Sequence[int], copy: int | None) -> Iterator[Callable[[], list[Prepared]]]:
+    def read(self, rows: Sequence[int], copy: int | None, *, threads: int, ahead: int) -> Iterator[Prepared]:
         """See `Reader`."""
-        return (partial(self._prepare, row, copy) for row in rows)
+        return in_order((partial(self._prepare, row, copy) for row in rows), threads=threads, ahead=ahead)
 
-    def _prepare(self, row: int, copy: int | None) -> list[Prepared]:
+    def _prepare(self, row: int, copy: int | None) -> Prepared:
         rng = np.random.default_rng([self._config.seed, row, 0 if copy is None else copy + 1])
         anywhere = copy is not None and not self._config.augment.is_none
         anywhere = anywhere or (copy is None and self._config.released_protocol.random_clips)
         frames = self._samples[row].footage.frames(partial(self._choose, rng=rng if anywhere else None))
-        return [Prepared(row, cut(frames, self._config, views=self._views, rng=None if copy is None else rng))]
+        return Prepared(row, cut(frames, self._config, views=self._views, rng=None if copy is None else rng))
 
     def _choose(self, total: int, *, rng: np.random.Generator | None) -> NDArray[np.int64]:
         config = self._config
@@ -160,8 +160,7 @@ class Features:
     def encode(self, rows: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
         """Encode rows, reading ahead; yields (row, tokens [views, N, D]) as they are done, on the device."""
         for copy, members in _by_copy(self.place(row) for row in rows):
-            tasks = self.reader.read(members, copy)
-            prepared = (one for group in in_order(tasks, threads=self._threads, ahead=_AHEAD * self._batch) for one in group)
+            prepared = self.reader.read(members, copy, threads=self._threads, ahead=_AHEAD * self._batch)
             base = 0 if copy is None else copy * self.count
             while batch := list(islice(prepared, self._batch)):
                 clips = torch.cat([one.clips for one in batch]).to(self._device, non_blocking=True)

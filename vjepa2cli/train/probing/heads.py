@@ -99,6 +99,7 @@ class ProbeTask:
         first = self._targets[:, 0].numpy()
         self._rows_of = {int(label): np.flatnonzero(first == label) for label in np.unique(first)}
         self.module = SweepModule(heads, precision=config.precision).to(device)
+        self.module.sweep.activation_checkpointing = config.activation_checkpointing
         self._prefetcher = Prefetcher(self._plan, threads=1)
 
     def param_groups(self) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ def stated_questions(weights: str) -> tuple[Question, ...] | None:
         return None
     if "questions" not in about:
         return None
-    return tuple(Question(name, tuple(classes)) for name, classes in about["questions"].items())
+    return tuple(Question(name, tuple(classes)) for name, classes in about["questions"])
 
 
 def require_same_labels(weights: str, probe: Probe, data: ProbeData) -> None:

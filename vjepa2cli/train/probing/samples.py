@@ -15,7 +15,7 @@ from vjepa2cli.data.file_faults import IMAGE_SUFFIXES
 from vjepa2cli.data.video import open_video, read_image
 from vjepa2cli.errors import InputError
 from vjepa2cli.files import digest_file, digest_json
-from vjepa2cli.recordings.labelled import LabelledClip, LabelledSet
+from vjepa2cli.recordings.labelled import LabelledClip, LabelledSet, class_order
 from vjepa2cli.recordings.spans import Span
 from vjepa2cli.settings import ProbeConfig
 
@@ -139,7 +139,7 @@ def from_store(videos: VideoStore, config: ProbeConfig) -> ProbeData:
         raise InputError(
             f"{videos.path}: no window is labelled; ingest with --labels CSV, a table of video, start, end and label"
         )
-    classes = tuple(sorted(videos.labels, key=int) if all(label.isdecimal() for label in videos.labels) else videos.labels)
+    classes = class_order(videos.labels)
     found: dict[str, list[Sample]] = {"train": [], "val": []}
     for entry in videos.entries:
         for window in entry.windows:
@@ -195,8 +195,9 @@ def checked(
     judged_only: bool = False,
 ) -> ProbeData:
     """Refuse what cannot be probed, before anything long begins, and set aside the samples that choose the head."""
-    if len(questions[0].classes) < 2:
-        raise InputError(f"{where}: every clip has the label {questions[0].classes[0]!r}; probing needs at least two classes")
+    shown = sorted({questions[0].classes[sample.targets[0]] for split in found.values() for sample in split})
+    if len(shown) == 1 and not judged_only:
+        raise InputError(f"{where}: every clip has the label {shown[0]!r}; probing needs at least two classes")
     for split, name in (("train", "training"), ("val", "validation")):
         if not found[split] and not (judged_only and split == "train"):
             raise InputError(f"{where}: the {name} split is empty; {hint}")
