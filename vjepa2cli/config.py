@@ -171,8 +171,9 @@ def _explain_robot(fault: Any, tree: Any, where: str) -> str:
 def about(preset: str) -> dict[str, Any]:
     """What is known of a shipped recipe besides its values: `released` checkpoint, `gpus` it was trained on, and `departures`.
 
-    Empty for a preset of ours. A departure has a `key` of the config (or says `what` it is and what `ours` does), what the
-    released `yaml`, `paper`, `code` or `checkpoint` have, and perhaps `why`.
+    A post-training's has the `latents` that it is for: rows, columns and width. Empty for a preset of ours. A departure has a
+    `key` of the config (or says `what` it is and what `ours` does), what the released `yaml`, `paper`, `code` or `checkpoint`
+    have, and perhaps `why`.
     """
     file = resources.files("vjepa2cli") / "presets" / "about" / f"{preset}.yaml"
     if not file.is_file():

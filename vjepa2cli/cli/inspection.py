@@ -8,6 +8,7 @@ import typer
 
 from vjepa2cli.cli import console
 from vjepa2cli.cli.steps import Json, Overrides
+from vjepa2cli.errors import ConfigError
 
 config_app = typer.Typer(no_args_is_help=True, help="List, show, check and resolve configurations.")
 
@@ -83,23 +84,31 @@ def explain(
     stored: Annotated[
         str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Size of stored frames; the crop at 16:9, unless given.")
     ] = None,
+    latents: Annotated[
+        str | None, typer.Option(metavar="ROWSxCOLUMNSxWIDTH", help="Tokens of a step; those of the release, unless given.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a pretraining costs, and where it departs from the released recipe that it builds on, line by line."""
-    from vjepa2cli.errors import ConfigError
+    """Say what a training costs, and where it departs from the released recipe that it builds on, line by line."""
     from vjepa2cli.train.explanation import cost_rows, departure_lines
     from vjepa2cli.train.explanation import explain as run
 
-    sides = (stored or "").split("x")
-    if stored is not None and not (len(sides) == 2 and all(side.isdecimal() and int(side) for side in sides)):
-        raise ConfigError(f"--stored: {stored!r} is not of the form HEIGHTxWIDTH in pixels, such as 256x455")
-    size = None if stored is None else (int(sides[0]), int(sides[1]))
-    found = run(source, overrides=overrides or (), tflops=tflops, gpus=gpus, stored=size)
+    size = None if stored is None else _sizes("--stored", stored, "HEIGHTxWIDTH in pixels, such as 256x455")
+    shape = None if latents is None else _sizes("--latents", latents, "ROWSxCOLUMNSxWIDTH, such as 16x16x1408")
+    found = run(source, overrides=overrides or (), tflops=tflops, gpus=gpus, stored=size, latents=shape)
     text = console.table(("what", "how much"), cost_rows(found["costs"]))
     if found["departures"]:
         text += f"\n\ndepartures from what was released as {found['released']}:\n"
         text += "\n".join(f"- {line}" for line in departure_lines(found["departures"]))
     console.emit(found, text, as_json=as_json)
+
+
+def _sizes(option: str, text: str, form: str) -> tuple[int, ...]:
+    """Read numbers with an x between them; raises ConfigError where there are not as many as `form` has."""
+    sizes, wanted = text.split("x"), form.replace(",", " ").split()[0].count("x") + 1
+    if len(sizes) != wanted or not all(size.isdecimal() and int(size) for size in sizes):
+        raise ConfigError(f"{option}: {text!r} is not of the form {form}")
+    return tuple(map(int, sizes))
 
 
 def doctor(as_json: Json = False) -> None:

@@ -1,15 +1,19 @@
-"""What a pretraining config means: what it reads, computes and holds, and where it departs from what was released."""
+"""What a config of a training means: what it reads, computes and holds, and where it departs from what was released."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from vjepa2cli import config as configs
-from vjepa2cli.settings import PretrainConfig
+from vjepa2cli.errors import ConfigError
+from vjepa2cli.settings import PosttrainConfig, PretrainConfig, StepConfig
+from vjepa2cli.train.ac_costs import AcCosts, LatentShape
 from vjepa2cli.train.costs import compute_costs
 
 _SOURCES = ("yaml", "paper", "code", "checkpoint")
 _HOUR = 3600.0
+_TINY_LATENTS = (6, 6, 192)
+"""Rows, columns and width of what the tiny presets make."""
 
 
 @dataclass(frozen=True)
@@ -23,24 +27,38 @@ class Machine:
 
 
 def explain(
-    source: str, *, overrides: Sequence[str], tflops: float, gpus: int | None, stored: tuple[int, int] | None
+    source: str,
+    *,
+    overrides: Sequence[str],
+    tflops: float,
+    gpus: int | None,
+    stored: Sequence[int] | None = None,
+    latents: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """The costs of a preset or file as plain JSON types, and its departures from the released recipe that it builds on.
 
-    `tflops` is the rate that a GPU reaches; `gpus` are those of the release where it is None, and `stored` (height, width) of a
-    frame is the crop at 16:9. Raises ConfigError for a config of another step.
+    `tflops` is the rate that a GPU reaches; `gpus` are those of the release where it is None. Of a pretraining, `stored` (height,
+    width) of a frame is the crop at 16:9 unless given; of a post-training, `latents` (rows, columns, width) are those of the
+    release, or else of the tiny encoder. Raises ConfigError for a config of another step.
     """
-    config = configs.load(source, PretrainConfig, overrides=overrides)
+    config = configs.load_any(source, overrides=overrides)
     recipe = configs.recipe_of(source)
     about = configs.about(recipe) if recipe else {}
-    height, width = stored or (config.clip.crop, round(config.clip.crop * 16 / 9))
-    machine = Machine(tflops, gpus or int(about.get("gpus", 1)), height, width)
+    count = gpus or int(configs.about(source).get("gpus") or about.get("gpus", 1))
+    if isinstance(config, PretrainConfig):
+        height, width = stored or (config.clip.crop, round(config.clip.crop * 16 / 9))
+        costs = _costs(config, Machine(tflops, count, height, width))
+    elif isinstance(config, PosttrainConfig):
+        rows, columns, width = latents or about.get("latents", _TINY_LATENTS)
+        costs = _ac_costs(AcCosts(config, LatentShape(rows, columns, width)), tflops=tflops, gpus=count)
+    else:
+        raise ConfigError(f"{source}: is a config for step {config.step!r}; those of pretrain and posttrain can be explained")
     return {
         "source": source,
         "recipe": recipe,
         "released": about.get("released"),
         "config_digest": configs.digest(config),
-        "costs": _costs(config, machine),
+        "costs": costs,
         "departures": [_departure(item, config) for item in about.get("departures", [])] + _own_changes(recipe, config),
     }
 
@@ -84,7 +102,32 @@ def _costs(config: PretrainConfig, machine: Machine) -> dict[str, Any]:
     }
 
 
-def _departure(item: dict[str, Any], config: PretrainConfig) -> dict[str, Any]:
+def _ac_costs(costs: AcCosts, *, tflops: float, gpus: int) -> dict[str, Any]:
+    config, shape = costs.config, costs.shape
+    gpu_seconds = config.steps * costs.flops_per_step / (tflops * 1e12)
+    return {
+        "latents": [shape.rows, shape.columns, shape.width],
+        "parameters": costs.parameters,
+        "trained_parameters": costs.trained_parameters,
+        "updates": config.steps,
+        "global_batch": config.batch_size,
+        "frames": config.num_frames,
+        "rollout_steps": config.rollout_steps,
+        "rows_at_once": costs.rows_at_once(gpus),
+        "tokens_per_step": costs.tokens_per_step,
+        "bytes_read_per_step": costs.bytes_read_per_step,
+        "flops_per_step": costs.flops_per_step,
+        "flops": costs.flops_per_step * config.steps,
+        "tflops": tflops,
+        "gpus": gpus,
+        "gpu_hours": gpu_seconds / _HOUR,
+        "days": gpu_seconds / gpus / 24 / _HOUR,
+        "state_bytes_per_gpu": costs.state_bytes(gpus),
+        "activation_bytes_per_gpu": costs.activation_bytes(gpus),
+    }
+
+
+def _departure(item: dict[str, Any], config: StepConfig) -> dict[str, Any]:
     key = item.get("key")
     return {
         "what": key or item["what"],
@@ -94,17 +137,19 @@ def _departure(item: dict[str, Any], config: PretrainConfig) -> dict[str, Any]:
     }
 
 
-def _own_changes(recipe: str | None, config: PretrainConfig) -> list[dict[str, Any]]:
+def _own_changes(recipe: str | None, config: StepConfig) -> list[dict[str, Any]]:
     """Where a config differs from the shipped recipe that it builds on."""
     if recipe is None:
         return []
-    shipped = configs.load(recipe, PretrainConfig)
+    shipped = configs.load_any(recipe)
     changes = configs.differences(shipped, config)
     return [{"what": key, "ours": now, "theirs": {recipe: before}, "why": None} for key, before, now in changes]
 
 
 def cost_rows(costs: dict[str, Any]) -> list[tuple[str, str]]:
     """The costs for people: what, and how much."""
+    if "latents" in costs:
+        return _ac_rows(costs)
     rows = [
         ("encoder", f"{_scaled(costs['encoder_parameters'])} parameters"),
         ("predictor", f"{_scaled(costs['predictor_parameters'])} parameters"),
@@ -113,7 +158,6 @@ def cost_rows(costs: dict[str, Any]) -> list[tuple[str, str]]:
     hours, step = costs["hours_of_video"], costs["seconds_of_video_per_step"]
     height, width = costs["stored_frame"]
     context, predictor = (_scaled(costs[f"{name}_tokens_per_step"]) for name in ("context", "predictor"))
-    days = f"{costs['days']:.3g} days on {costs['gpus']} GPU{'s' if costs['gpus'] > 1 else ''}"
     return [
         *rows,
         ("global batch", str(costs["global_batch"])),
@@ -122,6 +166,29 @@ def cost_rows(costs: dict[str, Any]) -> list[tuple[str, str]]:
         ("updates", str(costs["updates"])),
         ("video", "unknown: clips take every stored frame" if hours is None else f"{step:.0f} s a step, {hours:.0f} h in all"),
         ("read", f"{_scaled(costs['bytes_read_per_step'], 'B')} a step, from frames stored at {height} x {width} uncompressed"),
+        *_effort_rows(costs),
+    ]
+
+
+def _ac_rows(costs: dict[str, Any]) -> list[tuple[str, str]]:
+    rows, columns, width = costs["latents"]
+    trained, whole = costs["trained_parameters"], costs["parameters"]
+    frames, steps = costs["frames"], costs["rollout_steps"]
+    return [
+        ("latents", f"{rows} x {columns} tokens of {width} a step"),
+        ("predictor", f"{_scaled(whole)} parameters" + (f", of which {_scaled(trained)} are trained" if trained < whole else "")),
+        ("a batch", f"{costs['global_batch']} windows of {frames} steps, rollouts of {steps}"),
+        ("  at once", f"{costs['rows_at_once']:g} windows a GPU"),
+        ("tokens a step", _scaled(costs["tokens_per_step"])),
+        ("updates", str(costs["updates"])),
+        ("read", f"{_scaled(costs['bytes_read_per_step'], 'B')} a step, of latents kept as float16"),
+        *_effort_rows(costs),
+    ]
+
+
+def _effort_rows(costs: dict[str, Any]) -> list[tuple[str, str]]:
+    days = f"{costs['days']:.3g} days on {costs['gpus']} GPU{'s' if costs['gpus'] > 1 else ''}"
+    return [
         ("operations", f"{_scaled(costs['flops_per_step'], 'FLOP')} a step, {_scaled(costs['flops'], 'FLOP')} in all"),
         ("time", f"{costs['gpu_hours']:.4g} GPU-hours at {costs['tflops']:g} TFLOP/s, {days}"),
         ("memory of a GPU", f"{_scaled(costs['state_bytes_per_gpu'], 'B')} weights, gradients, moments"),
