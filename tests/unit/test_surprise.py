@@ -25,6 +25,7 @@ from vjepa2cli.models.encoder_v21 import EncoderV21, EncoderV21Spec
 from vjepa2cli.models.key_mapping import to_folder, to_transformers
 from vjepa2cli.models.predictor import Predictor, PredictorSpec
 from vjepa2cli.models.predictor_v21 import PredictorV21, PredictorV21Spec
+from vjepa2cli.progress import SilentProgress
 from vjepa2cli.reporting.surprise import draw_surprise
 from vjepa2cli.settings import SurpriseConfig
 from vjepa2cli.tokens import TokenGrid
@@ -264,6 +265,23 @@ def test_report_holds_the_numbers_and_is_drawn_twice_the_same(video: Path, model
         assert plots[0] == plots[1]
     with pytest.raises(InputError, match=r"\.png or \.svg"):
         draw_surprise(paths[0], tmp_path / "a.jpg")
+
+
+class Counted(SilentProgress):
+    """How many units were expected, and how many were done."""
+
+    def start(self, description: str, *, total: int, done: int = 0) -> None:
+        self.total, self.done = total, done
+
+    def advance(self, count: int = 1, *, fields: dict[str, float] | None = None) -> None:
+        self.done += count
+
+
+def test_progress_counts_windows(video: Path, model: Path, tmp_path: Path) -> None:
+    for config in (SurpriseConfig(), SurpriseConfig(fps=2, num_frames=4)):
+        progress = Counted()
+        path = measure_surprise(video, model=model, out=tmp_path / "a.json", config=config, progress=progress)
+        assert progress.done == progress.total == len(read_report(path)["windows"])
 
 
 def test_what_cannot_be_foretold_is_refused_in_one_line(video: Path, model: Path, tiny_encoder: Path, tmp_path: Path) -> None:

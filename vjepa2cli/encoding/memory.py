@@ -91,7 +91,7 @@ def look_ahead(sources: Sequence[Source], encoder: FrameEncoder, recipe: Recipe)
     grid = recipe.grid(recipe.num_frames)
     movies = [source for source in sources if not source.still]
     chosen = movies[:: max(1, len(movies) // _PROBED)]
-    counted = [_declared_frames(source, recipe) for source in chosen]
+    counted = [declared_frames(source, fps=recipe.fps) for source in chosen]
     share = len(movies) / max(1, len(chosen))
     windows = len(sources) - len(movies) + round(share * sum(_num_windows(count, recipe) for count, _ in counted))
     steps = len(sources) - len(movies) + round(share * sum(-(-count // recipe.tubelet_size) for count, _ in counted))
@@ -107,7 +107,7 @@ def look_ahead(sources: Sequence[Source], encoder: FrameEncoder, recipe: Recipe)
     )
 
 
-def _declared_frames(source: Source, recipe: Recipe) -> tuple[int, int]:
+def declared_frames(source: Source, *, fps: float | None) -> tuple[int, int]:
     """(frames that will be read of a video, pixels of one), as its header says; of several claims the smallest."""
     if source.entry is not None:
         entry = source.entry
@@ -120,7 +120,7 @@ def _declared_frames(source: Source, recipe: Recipe) -> tuple[int, int]:
         claims = [info.declared_frames, None if info.duration is None else info.duration * info.fps]
         count = round(min((claim for claim in claims if claim), default=_FRAMES_OF_UNKNOWN))
         seconds, size = count / info.fps, info.height * info.width
-    return max(1, round(seconds * recipe.fps) if recipe.fps else count), size
+    return max(1, round(seconds * fps) if fps else count), size
 
 
 def _num_windows(num_frames: int, recipe: Recipe) -> int:

@@ -29,8 +29,9 @@ from vjepa2cli.data.cropping import evaluation_crop
 from vjepa2cli.data.file_faults import IMAGE_SUFFIXES, refuse_absent
 from vjepa2cli.data.transforms import normalise
 from vjepa2cli.data.video import iterate_frames, probe_video
+from vjepa2cli.encoding.memory import declared_frames
 from vjepa2cli.encoding.pictures import View, draw, heat
-from vjepa2cli.encoding.sources import Pixels, TimedFrame
+from vjepa2cli.encoding.sources import Pixels, Source, TimedFrame
 from vjepa2cli.errors import ConfigError, InputError, WeightsError
 from vjepa2cli.files import digest_file
 from vjepa2cli.models.checkpoints import read_checkpoint
@@ -136,7 +137,7 @@ def compute_surprise(
         errors = forecast_errors(encoder, predictor, clips, context_steps=windowing.context_steps)
         for window, predicted, unchanged in zip(batch, *(part.double().cpu().numpy() for part in errors), strict=True):
             tally.add([time for time, _ in window], predicted, unchanged)
-        progress.advance(0, fields={"seconds": tally.windows[-1].end, "surprise": tally.windows[-1].surprise})
+        progress.advance(len(batch), fields={"seconds": tally.windows[-1].end, "surprise": tally.windows[-1].surprise})
     return tally.total()
 
 
@@ -230,7 +231,8 @@ def measure_surprise(
         notes.clear()
         return ((time, pixels) for time, _, pixels in iterate_frames(video, fps=config.fps, notes=notes))
 
-    progress.start("surprise", total=1)
+    expected, _ = declared_frames(Source(video.name, video), fps=config.fps)
+    progress.start("surprise, windows", total=max(1, (expected - windowing.num_frames) // windowing.stride + 1))
     found = compute_surprise(
         frames(),
         encoder,
@@ -241,10 +243,9 @@ def measure_surprise(
         name=str(video),
         progress=progress,
     )
+    progress.finish()
     if map_out is not None:
         _draw_map(map_out, found, View(video.name, found.timestamps, frames, fps, still=False, crop=crop))
-    progress.advance()
-    progress.finish()
     body = {"source": video.name, "fps": fps, "crop": crop, "window": asdict(windowing), "notes": notes} | _body(found)
     return write_report(out, "surprise", body, provenance=origin)
 
