@@ -1,15 +1,9 @@
 """`collect`: record the tabletop arm in the raw DROID layout, with labelled motion windows beside the episodes."""
 
-import os
 import shutil
-import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from collections.abc import Callable, Iterator
 from functools import partial
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +15,21 @@ from vjepa2cli.artifacts.reports import write_report
 from vjepa2cli.data.video import write_video
 from vjepa2cli.errors import ArtifactError, ConfigError, StaleArtifactError
 from vjepa2cli.files import digest_bytes, digest_file, digest_json, write_text
+from vjepa2cli.processes import Crew
 from vjepa2cli.progress import SILENT, Progress
 from vjepa2cli.recordings.droid import read_episode, write_episode
 from vjepa2cli.settings import CollectConfig
 from vjepa2cli.simulation.gestures import GESTURE_FRAMES, play_gesture
-from vjepa2cli.simulation.motions import graspable, sample_motion
+from vjepa2cli.simulation.motions import graspable, pushable, sample_motion
 from vjepa2cli.simulation.offscreen import import_mujoco
 from vjepa2cli.simulation.tabletop import ROBOT, Tabletop
 
 WINDOW_FRAMES, WINDOW_STRIDE = 8, 4
 _AXES = (("forward", "back"), ("left", "right"), ("up", "down"))
+_LOST = (
+    "{}: a worker process was killed, perhaps for want of memory; "
+    "run the same command again with fewer --workers, whole episodes are kept"
+)
 _MOVED, _ASIDE, _STILL, _LIFTED = 0.06, 0.5, 0.01, 0.08
 
 
@@ -46,12 +45,10 @@ def collect(out: str | Path, *, config: CollectConfig, workers: int = 1, progres
     _claim(out, config)
     missing = [index for index in range(config.episodes) if not (out / _name(index)).is_dir()]
     progress.start("collect", total=config.episodes, done=config.episodes - len(missing))
-    if missing and min(workers, len(missing)) > 1:
-        _record_in_processes(out, config, missing, min(workers, len(missing)), progress)
-    elif missing:
-        with closing(_open_environment(config)) as environment:
-            for index in missing:
-                _record(environment, out, config, index)
+    if missing:
+        processes = min(workers, len(missing))
+        with Crew(partial(_start, out, config), processes=processes, on_loss=_LOST.format(out)) as crew:
+            for _ in crew.each(missing):
                 progress.advance()
     progress.finish()
     names = [_name(index) for index in range(config.episodes)]
@@ -120,8 +117,10 @@ def _name(index: int) -> str:
     return f"episode_{index:05d}"
 
 
-def _open_environment(config: CollectConfig) -> Tabletop:
-    return Tabletop(image_size=config.image_size, rate=config.rate, scene=config.scene)
+def _start(out: Path, config: CollectConfig) -> Callable[[int], None]:
+    """What records one episode after another in this process."""
+    environment = Tabletop(image_size=config.image_size, rate=config.rate, scene=config.scene)
+    return partial(_record, environment, out, config)
 
 
 def _record(environment: Tabletop, out: Path, config: CollectConfig, index: int) -> None:
@@ -131,17 +130,21 @@ def _record(environment: Tabletop, out: Path, config: CollectConfig, index: int)
         return
     scene_seed = int(np.random.SeedSequence([config.seed, index]).generate_state(1)[0])
     scene = environment.scene(scene_seed)
-    name, motion = sample_motion(
-        np.random.default_rng([config.seed, index]), config.motions, scene, max_translation=config.max_translation
-    )
+    name, motion = sample_motion(np.random.default_rng([config.seed, index]), config, scene)
     observed = [environment.reset(seed=scene_seed)]
     commanded = []
     lifted = False
     while len(observed) < config.frames_per_episode:
-        observed.append(environment.step(motion(observed[-1].state)))
+        observed.append(environment.step(motion(environment.situation())))
         commanded.append(environment.commanded)
         lifted = lifted or bool((environment.object_positions()[:, 2] > _LIFTED).any())
-    target = graspable(scene) if name == "grasp" else None
+    instruction, success = "", True
+    if name == "grasp":
+        target = graspable(scene)
+        instruction, success = f"pick up the {target.colour} {target.shape}", lifted
+    elif name == "push":
+        target = scene.objects[pushable(scene) or 0]
+        instruction = f"push the {target.colour} {target.shape}"
     write_episode(
         out / _name(index),
         {"exterior_1": np.stack([observation.frame for observation in observed])},
@@ -149,9 +152,9 @@ def _record(environment: Tabletop, out: Path, config: CollectConfig, index: int)
         actions=np.stack([*commanded, observed[-1].state]),
         rate=config.rate,
         robot=ROBOT,
-        instruction="" if target is None else f"pick up the {target.colour} {target.shape}",
+        instruction=instruction,
         write_video=write_video,
-        extra={"success": lifted if target is not None else True, "motion": name, "scene_seed": scene_seed},
+        extra={"success": success, "motion": name, "scene_seed": scene_seed},
     )
 
 
@@ -173,45 +176,6 @@ def _record_gesture(environment: Tabletop, out: Path, config: CollectConfig, ind
             "scene_seed": played.scene_seed,
         },
     )
-
-
-_environment: Tabletop | None = None
-
-
-def _start_worker(config: CollectConfig) -> None:
-    """Open this process's environment once, and end the process with its parent, however that one ends."""
-    global _environment  # noqa: PLW0603 - a pool's initializer has no other place to leave what its tasks need
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _environment = _open_environment(config)
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _record_in_worker(out: Path, config: CollectConfig, index: int) -> None:
-    assert _environment is not None
-    _record(_environment, out, config, index)
-
-
-def _record_in_processes(out: Path, config: CollectConfig, indices: Sequence[int], workers: int, progress: Progress) -> None:
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(config,))
-    with pool:
-        try:
-            for done in as_completed([pool.submit(partial(_record_in_worker, out, config), index) for index in indices]):
-                done.result()
-                progress.advance()
-        except BrokenProcessPool:
-            raise ArtifactError(
-                f"{out}: a worker process was killed, perhaps for want of memory; "
-                "run the same command again with fewer --workers, whole episodes are kept"
-            ) from None
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
 
 
 def _windows_of(out: Path, name: str) -> list[tuple[str, int, int, str, str]]:

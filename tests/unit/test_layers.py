@@ -11,7 +11,7 @@ REPOSITORY = Path(__file__).parents[2]
 PACKAGE = REPOSITORY / "vjepa2cli"
 
 LAYERS: dict[str, int] = {
-    **dict.fromkeys(("errors", "registry", "tokens", "progress", "files", "ranks"), 0),
+    **dict.fromkeys(("errors", "registry", "tokens", "progress", "processes", "files", "ranks"), 0),
     **dict.fromkeys(("config", "settings"), 1),
     **dict.fromkeys(("models", "data", "recordings", "simulation", "artifacts"), 2),
     **dict.fromkeys(

@@ -137,7 +137,7 @@ def test_a_scripted_grasp_lifts_the_object(tabletop: Tabletop, seed: int) -> Non
     motion = grasp(np.random.default_rng(seed), item, max_translation=0.075)
     heights, grips = [], []
     for _ in range(24):
-        state = tabletop.step(motion(state)).state
+        state = tabletop.step(motion(tabletop.situation())).state
         heights.append(tabletop.object_positions()[0, 2])
         grips.append(state[6])
     assert max(heights) > 0.12

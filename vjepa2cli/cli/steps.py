@@ -311,17 +311,33 @@ def evaluate(
     model: AcModel = "results/posttrain/trained",
     config: Annotated[str, config_option("evaluate")] = "tiny-evaluate",
     overrides: Overrides = None,
+    latents: Annotated[
+        Path | None, typer.Option(help="Latents of the recordings: a clone of what was recorded plays beside the planner.")
+    ] = None,
+    replay: Annotated[
+        Path | None, typer.Option(metavar="REPORT", help="Play the episodes of an earlier report again, with its config.")
+    ] = None,
+    workers: Workers = 1,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Reach image goals in the simulated tabletop, closed loop, beside a random and a perfect policy."""
+    """Play tasks from image goals in the simulated tabletop, closed loop, beside a random policy and an expert."""
     from vjepa2cli.settings import EvaluateConfig
 
     settings = load_config(config, EvaluateConfig, overrides)
     from vjepa2cli.planning.evaluation import evaluate as run
 
     with console.step_output(out) as progress:
-        path = run(at_hand(model, progress), out, config=settings, device=find_device(device), progress=progress)
+        path = run(
+            at_hand(model, progress),
+            out,
+            config=settings,
+            device=find_device(device),
+            latents=latents,
+            replay=replay,
+            workers=workers,
+            progress=progress,
+        )
     _emit_report(path, as_json=as_json)
 
 

@@ -1,34 +1,34 @@
-"""Closed-loop reach in the tabletop from an image goal, beside a random policy and a perfect one on the same episodes."""
+"""Tasks in closed loop from image goals, beside other policies on the same episodes: success rates, and what they rest on."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from vjepa2cli.artifacts.latent_store import LatentStore
 from vjepa2cli.artifacts.provenance import provenance
 from vjepa2cli.artifacts.reports import write_report
-from vjepa2cli.artifacts.statistics import share
-from vjepa2cli.errors import PlanningError
-from vjepa2cli.files import digest_json
-from vjepa2cli.models.world_model import WorldModel
-from vjepa2cli.planning.closed_loop import PlannerPolicy, Policy, draw_episode, play
-from vjepa2cli.planning.controller import Controller
-from vjepa2cli.planning.model_card import ModelCard, open_world_model
+from vjepa2cli.artifacts.statistics import share, wilson_interval
+from vjepa2cli.errors import ArtifactError, ConfigError, InputError
+from vjepa2cli.planning.cloning import Clone, clone
+from vjepa2cli.planning.model_card import ModelCard, open_predictor
+from vjepa2cli.planning.players import Job, Outcome, Player
+from vjepa2cli.planning.protocol import Replay, fingerprint, open_suite, protocol_of, task_protocol
+from vjepa2cli.processes import Crew
 from vjepa2cli.progress import SILENT, Progress
-from vjepa2cli.settings import EvaluateConfig
-from vjepa2cli.simulation.environment import Environment
-from vjepa2cli.simulation.tabletop import ROBOT, Tabletop
-from vjepa2cli.simulation.tasks import Reach
+from vjepa2cli.settings import EvaluateConfig, ShiftName
+from vjepa2cli.simulation.environment import Suite
 
-"""What `collect` calls the robot that is evaluated here."""
-POLICIES = ("planner", "random", "perfect")
+POLICIES = ("planner", "random", "expert", "cloning")
 
 _DEFAULT = EvaluateConfig()
-_RANDOM_STREAM = 1
-_PLANNING_STREAM = 2
+_MORE = 10
+"""Episodes that are added at a time until the interval is narrow enough."""
+_LOST = "{}: a worker process was killed, perhaps for want of memory; run the same command again with fewer --workers"
 
 
 def evaluate(
@@ -37,120 +37,143 @@ def evaluate(
     *,
     config: EvaluateConfig = _DEFAULT,
     device: torch.device | str = "cpu",
+    latents: Path | None = None,
+    replay: Path | None = None,
+    workers: int = 1,
     progress: Progress = SILENT,
 ) -> Path:
-    """Play `config.episodes` reaches with the model and with the policies beside it; write the report `out`, videos next to it.
+    """Play the tasks of `config` with the model and with the policies beside it; write the report `out`, videos next to it.
 
-    `videos/episode_NNN.mp4` shows the observation beside the goal, `.png` is its film strip. Everything but the timing is a
-    function of the model and the config. Raises PlanningError for a predictor that nobody trained or that moves another robot.
+    With `latents`, the store that the model was trained on, a clone of the recordings plays as well. With `replay`, the config is
+    that of an earlier report, and the report says whether its episodes came again. `videos/<task>_<shift>_NNN.mp4` shows the
+    camera, the goal in its corner and the energy, `.png` is a film strip. Everything but the timing is a function of model and
+    config (and of the threads of a process): not of `workers`.
+
+    Raises PlanningError for a predictor that nobody trained or that moves another robot, StaleArtifactError where a replay was
+    not made with this model and environment.
     """
     started = time.perf_counter()
-    world, card = open_world_model(model, device=device)
-    protocol = _protocol(card, config)
-    controller = Controller(world, config.cem, space=card.space)
-    task = Reach(distance=config.distance, tolerance=config.tolerance, scene=config.scene)
-    environment = Tabletop(
-        image_size=protocol["image_size"],
-        rate=protocol["rate"],
-        scene=config.scene,
-    )
-    rows: list[dict[str, Any]] = []
-    seconds: list[float] = []
-    progress.start("evaluate", total=config.episodes)
-    try:
-        for index in range(config.episodes):
-            videos = out.parent / "videos" if index < config.num_videos else None
-            row, taken = _episode(index, environment, task, world, controller, config=config, videos=videos)
-            rows.append(row)
-            seconds += taken
-            progress.advance(fields={"success": sum(row["planner"]["success"] for row in rows) / len(rows)})
-    finally:
-        environment.close()
-    progress.finish()
-    origin = provenance("evaluate", config, inputs={"model": card.digest, "encoder": card.encoder_digest}, seed=config.seed)
+    before = None if replay is None else Replay.read(replay)
+    if before is not None:
+        config = before.config.model_copy(update={"num_videos": config.num_videos})
+    card = open_predictor(model)[1]
+    suite = open_suite(card, config, config.shifts[0])
+    suite.environment.close()
+    _check_tasks(suite, config)
+    inputs = {"model": card.digest, "encoder": card.encoder_digest}
+    copied = None if latents is None else _clone(latents, card, config, inputs)
+    if before is not None:
+        before.check(inputs, suite.version)
+    threads = None if workers == 1 else max(1, torch.get_num_threads() // workers)
+    start = partial(Player, model, config, str(device), copied, threads)
+    with Crew(start, processes=workers, on_loss=_LOST.format(out)) as crew:
+        results, seconds = _play_all(crew, card, suite, config, out.parent / "videos", progress)
+    compared = None if before is None else before.compare(results)
+    body = {
+        "encoder": card.encoder,
+        "model": card.to_tree(),
+        "protocol": protocol_of(card, config, suite),
+        "fingerprint": fingerprint(results, inputs),
+        "results": results,
+        "cloning": None if copied is None else copied.report,
+        "replay": compared,
+        "verdict": "\n".join([*(result["verdict"] for result in results), *_replayed(compared)]),
+    }
     timing = {
         "seconds": round(time.perf_counter() - started, 2),
         "seconds_per_action": round(float(np.mean(seconds)), 4),
         "median_seconds_per_action": round(float(np.median(seconds)), 4),
     }
-    return write_report(out, "evaluation", _body(card, protocol, rows), provenance=origin, timing=timing)
+    origin = provenance("evaluate", config, inputs=inputs, seed=config.seed)
+    return write_report(out, "evaluation", body, provenance=origin, timing=timing)
 
 
-def _protocol(card: ModelCard, config: EvaluateConfig) -> dict[str, Any]:
-    """Everything that a success rate depends on besides the model; what the model fixes, the tabletop is set to."""
-    card.require_trained_predictor()
-    if card.robot != ROBOT:
-        raise PlanningError(
-            f"{card.source}: its robot is {card.robot or 'unknown'!r}, and reach is played with {ROBOT!r}; give a model that was "
-            "post-trained on what 'vjepa2 collect' records, or judge this one on recordings with 'vjepa2 validate'"
+def _play_all(
+    crew: Crew[Job, Outcome], card: ModelCard, suite: Suite, config: EvaluateConfig, videos: Path, progress: Progress
+) -> tuple[list[dict[str, Any]], list[float]]:
+    """The result of every task under every shift, and the seconds of all planned actions."""
+    pairs = [(task, shift) for shift in config.shifts for task in config.tasks]
+    common = protocol_of(card, config, suite)
+    results, seconds = [], []
+    progress.start("evaluate", total=config.episodes * len(pairs))
+    for task, shift in pairs:
+        outcomes = _play(crew, task, shift, config, videos, progress)
+        seconds += [second for outcome in outcomes for second in outcome.seconds]
+        protocol = task_protocol(common, config, task, shift)
+        results.append(_result(protocol, suite.tasks[task].unit, [outcome.row for outcome in outcomes]))
+    progress.finish()
+    return results, seconds
+
+
+def _check_tasks(suite: Suite, config: EvaluateConfig) -> None:
+    unknown = next((name for name in config.tasks if name not in suite.tasks), None)
+    if unknown is not None:
+        raise ConfigError(f"tasks: {config.environment} has no task {unknown!r}; it has {', '.join(suite.tasks)}")
+
+
+def _clone(latents: Path, card: ModelCard, config: EvaluateConfig, inputs: dict[str, str]) -> Clone:
+    """Learn to copy the recordings; their digest becomes one of the `inputs`."""
+    store = LatentStore.open(latents)
+    if store.encoder_digest != card.encoder_digest:
+        raise ArtifactError(
+            f"{latents}: holds latents of another encoder ({store.encoder_digest[:12]}) than that of {card.source} "
+            f"({card.encoder_digest[:12]}); name the store that the model was trained on"
         )
-    missing = next((name for name, value in (("crop", card.preprocessing.get("crop")), ("rate", card.rate)) if not value), None)
-    if missing is not None:
-        raise PlanningError(
-            f"{card.source}: its config.json names no {missing}, so the tabletop cannot show it what it was trained on; "
-            "post-train again with this version"
-        )
-    settings = config.model_dump(mode="json", exclude={"step", "num_videos"})
-    return settings | {"image_size": card.preprocessing["crop"], "geometry": card.preprocessing["geometry"], "rate": card.rate}
+    train, val = store.of_split("train"), store.of_split("val")
+    if not train:
+        raise InputError(f"{latents}: has no training episodes to copy")
+    inputs["latents"] = store.digest
+    return clone(store, train, val, config.cloning)
 
 
-def _episode(
-    index: int,
-    environment: Environment,
-    task: Reach,
-    world: WorldModel,
-    controller: Controller,
-    *,
-    config: EvaluateConfig,
-    videos: Path | None,
-) -> tuple[dict[str, Any], list[float]]:
-    """One start and goal with every policy: its row of the report, and the seconds of each planned action."""
-    key, limit = (config.seed, index), config.cem.max_translation
-    episode = task.sample(int(np.random.SeedSequence(key).generate_state(1)[0]))
-    goal = task.begin(environment, episode)[1].frame
-    rng = np.random.default_rng([*key, _RANDOM_STREAM])
-    planner = PlannerPolicy(world, controller, world.encode(goal[None])[0], (*key, _PLANNING_STREAM))
-    policies: dict[str, Policy] = {
-        "planner": planner,
-        "random": lambda _: np.concatenate([rng.uniform(-limit, limit, 3), np.zeros(4)]),
-        "perfect": lambda observation: task.perfect_action(observation.state, episode, max_translation=limit),
-    }
-    played = {name: play(environment, task, episode, policies[name], num_actions=config.max_actions) for name in POLICIES}
-    own = played["planner"]
-    planner.look(own.observations[-1])
-    row: dict[str, Any] = {
-        "episode": index,
-        "start": episode.start_state[:3].tolist(),
-        "goal": episode.goal_state[:3].tolist(),
-        **{name: {"distances": run.distances, "success": run.distances[-1] <= task.tolerance} for name, run in played.items()},
-        "actions": own.actions.tolist(),
-        "energies": planner.energies,
-        "expected_energies": planner.expected_energies,
-        "rollout": planner.rollout(own.actions),
-        "pictures": None,
-    }
-    if videos is not None:
-        row["pictures"] = draw_episode(videos, f"episode_{index:03d}", own, goal, fps=environment.rate)
-    return row, planner.seconds
+def _play(
+    crew: Crew[Job, Outcome], task: str, shift: ShiftName, config: EvaluateConfig, videos: Path, progress: Progress
+) -> list[Outcome]:
+    """As many episodes as are needed; how many depends on their outcomes alone, not on which came first."""
+    done: list[Outcome] = []
+    for first, last in _rounds(config):
+        if done and _narrow_enough(done, config):
+            break
+        jobs = [Job(task, shift, index, videos if index < config.num_videos else None) for index in range(first, last)]
+        came = {}
+        for job, outcome in crew.each(jobs):
+            came[job.index] = outcome
+            seen = [*done, *came.values()]
+            progress.advance(fields={"success": sum(each.row["planner"]["success"] for each in seen) / len(seen)})
+        done += [came[index] for index in sorted(came)]
+    return done
 
 
-def _body(card: ModelCard, protocol: dict[str, Any], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    policies = {name: _summary([row[name] for row in rows]) for name in POLICIES}
+def _rounds(config: EvaluateConfig) -> Iterator[tuple[int, int]]:
+    """First and last index of the episodes that are played together, one after the other."""
+    yield 0, config.episodes
+    most = config.max_episodes or config.episodes
+    for first in range(config.episodes, most, _MORE):
+        yield first, min(first + _MORE, most)
+
+
+def _narrow_enough(done: Sequence[Outcome], config: EvaluateConfig) -> bool:
+    low, high = wilson_interval(sum(outcome.row["planner"]["success"] for outcome in done), len(done))
+    return high - low <= config.interval_width
+
+
+def _result(protocol: dict[str, Any], unit: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What one task under one shift came to."""
+    policies = {name: _summary([row[name] for row in rows]) for name in POLICIES if name in rows[0]}
     return {
-        "encoder": card.encoder,
-        "model": card.to_tree(),
-        "protocol": protocol | {"fingerprint": digest_json(protocol)},
+        **protocol,
+        "unit": unit,
         "policies": policies,
         "energies": _means([row["energies"] for row in rows]),
         "expected_energies": _means([row["expected_energies"] for row in rows]),
         "rollout": {name: _means([row["rollout"][name] for row in rows]) for name in rows[0]["rollout"]},
-        "verdict": verdict(policies, tolerance=protocol["tolerance"]),
+        "verdict": verdict(protocol["task"], protocol["shift"], policies),
         "episodes": list(rows),
     }
 
 
 def _summary(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The success rate with its interval, and the distances in metres, of one policy."""
+    """The success rate with its interval, and the distances, of one policy."""
     curves = np.array([run["distances"] for run in runs])
     ends = {"initial_distance": curves[:, 0], "final_distance": curves[:, -1]}
     return {
@@ -166,14 +189,22 @@ def _means(curves: Sequence[Sequence[float]]) -> list[float]:
     return means
 
 
-def verdict(policies: dict[str, Any], *, tolerance: float) -> str:
+def verdict(task: str, shift: ShiftName, policies: dict[str, Any]) -> str:
     """One sentence on what the rates show."""
-    own, random, perfect = (policies[name]["success"] for name in POLICIES)
+    own = policies["planner"]["success"]
     low, high = own["interval"]
-    reached = (
-        f"The planner reaches {own['successes']} of {own['n']} goals within {100 * tolerance:g} cm "
-        f"({own['rate']:.0%}, 95 % interval {low:.0%} to {high:.0%}; random {random['rate']:.0%}, perfect {perfect['rate']:.0%})"
-    )
-    if low > random["interval"][1]:
-        return f"{reached}: it beats the random policy."
-    return f"{reached}: this does not show that it beats the random policy."
+    beside = ", ".join(f"{name} {policies[name]['success']['rate']:.0%}" for name in POLICIES[1:] if name in policies)
+    where = f"{task.replace('_', ' ')}" + (f", {shift.replace('_', ' ')} shifted" if shift != "none" else "")
+    rate = f"{own['rate']:.0%}, 95 % interval {low:.0%} to {high:.0%}; {beside}"
+    done = f"{where}: the planner succeeds in {own['successes']} of {own['n']} ({rate})"
+    if low > policies["random"]["success"]["interval"][1]:
+        return f"{done}: it beats the random policy."
+    return f"{done}: this does not show that it beats the random policy."
+
+
+def _replayed(compared: dict[str, Any] | None) -> list[str]:
+    if compared is None:
+        return []
+    if compared["first_difference"] is None:
+        return ["replay: the same episodes, number by number."]
+    return [f"replay: not the same episodes; the first that differs is {compared['first_difference']}."]

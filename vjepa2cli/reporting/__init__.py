@@ -6,9 +6,9 @@ from pathlib import Path
 from vjepa2cli.files import digest_bytes, write_text
 from vjepa2cli.reporting import page
 from vjepa2cli.reporting.chapters import plans, pretraining, probing, verdict, world_models
+from vjepa2cli.reporting.closed_loop import absent_media, closed_loop
 from vjepa2cli.reporting.evaluations import read_evaluations
 from vjepa2cli.reporting.lineage import lineage
-from vjepa2cli.reporting.reaching import absent_media, reaching
 from vjepa2cli.reporting.recordings import recordings
 from vjepa2cli.reporting.sources import gather
 from vjepa2cli.reporting.surroundings import data, missing, timing
@@ -28,7 +28,7 @@ def report(inputs: Sequence[Path], out: Path, *, config: ReportConfig) -> Path:
     sources = gather(inputs, page=out)
     chapters = {
         "Verdict": verdict([*claims(sources), *validation_claims(sources)]),
-        "Reaching goals": reaching(sources),
+        "Closed loop": closed_loop(sources),
         "Plans": plans(sources),
         "World model": world_models(sources),
         "Validation": validation(sources),

@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 
 from vjepa2cli.reporting.statistics import Share
 
-COLOURS = ("ink", "muted", "line", "surface", "trained", "untrained", "pixels", "random", "perfect", "bad", "good")
+COLOURS = ("ink", "muted", "line", "surface", "trained", "untrained", "pixels", "random", "expert", "bad", "good")
 """Names of the page's colours; each is a CSS variable in `page`."""
 
 _STAND_IN = {name: f"#0102{index:02x}" for index, name in enumerate(COLOURS)}

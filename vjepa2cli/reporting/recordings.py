@@ -11,7 +11,7 @@ from vjepa2cli.reporting.statistics import minus
 _SHOWN = 7
 # Their curves all end near nought, where there is room for few names.
 _SHOWN_STEPS = 4
-_COLOURS = ("trained", "untrained", "pixels", "random", "perfect", "good", "bad")
+_COLOURS = ("trained", "untrained", "pixels", "random", "expert", "good", "bad")
 
 
 def recordings(sources: Sequence[Source]) -> str:

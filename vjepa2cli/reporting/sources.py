@@ -22,7 +22,7 @@ _REQUIRED = {
     "pretrain": ("steps", "evaluations", "final.loss", "final.rank", "final.rank_initial", "final.std"),
     "posttrain": ("steps", "evaluations", "encoder.kind", "final.teacher_forced", "final.copy"),
     "probe": ("classes", "chance", "results"),
-    "evaluation": ("encoder", "protocol.tolerance", "policies.planner.success.successes", "policies.planner.success.n"),
+    "evaluation": ("encoder", "results"),
     "validation": ("encoder", "split", "prediction", "ranking", "numbers", "inversion", "familiarity", "capabilities", "caveats"),
     "collection": ("episodes",),
     "plan": ("energies", "actions", "observed_energy", "idle_energy", "final_energy"),

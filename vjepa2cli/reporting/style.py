@@ -2,11 +2,11 @@
 
 _LIGHT = """
 --page:#fbfaf7;--surface:#fff;--ink:#1b1f24;--muted:#5d6570;--line:#dcdad3;--trained:#0a5fbf;--untrained:#a9570a;
---pixels:#7647a6;--random:#747b85;--perfect:#23804f;--bad:#b3261e;--good:#1f7a4a;--weak:#8a6100;--wash:#f1efe9;
+--pixels:#7647a6;--random:#747b85;--expert:#23804f;--bad:#b3261e;--good:#1f7a4a;--weak:#8a6100;--wash:#f1efe9;
 """
 _DARK = """
 --page:#14171b;--surface:#1b1f25;--ink:#e8e6e1;--muted:#a0a8b3;--line:#343a43;--trained:#6fb3ff;--untrained:#f0a54a;
---pixels:#c09bf2;--random:#98a0ab;--perfect:#6cc795;--bad:#ff8a80;--good:#6cc795;--weak:#e3b341;--wash:#22272e;
+--pixels:#c09bf2;--random:#98a0ab;--expert:#6cc795;--bad:#ff8a80;--good:#6cc795;--weak:#e3b341;--wash:#22272e;
 """
 CSS = f"""
 :root{{color-scheme:light dark;--font:system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif;{_LIGHT}}}

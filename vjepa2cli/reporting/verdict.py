@@ -3,18 +3,19 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from vjepa2cli.reporting.evaluations import Evaluation, read_evaluations
+from vjepa2cli.reporting.evaluations import Evaluation, by_task, read_evaluations
 from vjepa2cli.reporting.sources import Source, of_kind
 from vjepa2cli.reporting.statistics import Difference, Share, difference, signed
 
 ENCODER_NAMES = {"trained": "trained encoder", "untrained": "untrained encoder", "pixels": "raw pixels"}
-POLICY_NAMES = {"random": "random policy", "perfect": "perfect policy"}
+POLICY_NAMES = {"random": "random policy", "expert": "expert"}
 _BESIDE = {
     "trained": "the same training on the trained encoder",
     "untrained": "the same training on an untrained encoder",
     "pixels": "on raw pixels",
     "random": "a random policy",
-    "perfect": "a perfect policy",
+    "muted": "a clone of the recordings",
+    "expert": "an expert",
 }
 COLLAPSED = 0.25
 """A feature rank below this share of the untrained encoder's is called a collapse."""
@@ -59,29 +60,35 @@ def claims(sources: Sequence[Source]) -> list[Claim]:
     return found + [_pretraining(source) for source in of_kind(sources, "pretrain") if source.ended]
 
 
-# --- reaching goals --------------------------------------------------------------------------------------------------
+# --- the closed loop -------------------------------------------------------------------------------------------------
 
 
 def _planning(sources: Sequence[Source]) -> Iterator[Claim]:
-    evaluations = read_evaluations(sources)
-    trained = [evaluation for evaluation in evaluations if evaluation.encoder == "trained"]
-    for evaluation in trained or evaluations[:1]:
-        others = [other for other in evaluations if other.encoder != evaluation.encoder]
-        topic = "Reaching goals" if len(trained) < 2 else f"Reaching goals, {evaluation.source.name}"
-        yield _reach(evaluation, others, topic)
+    """A claim for each task as the model was trained for it; shifts are told beside it."""
+    for every in by_task(read_evaluations(sources)).values():
+        plain = [evaluation for evaluation in every if evaluation.shift == "none"] or every[:1]
+        trained = [evaluation for evaluation in plain if evaluation.encoder == "trained"]
+        for evaluation in trained or plain[:1]:
+            others = [other for other in plain if other.encoder != evaluation.encoder]
+            shifted = [other for other in every if other.source is evaluation.source and other.shift != evaluation.shift]
+            topic = evaluation.title if len(trained) < 2 else f"{evaluation.title}, {evaluation.source.name}"
+            yield _task(evaluation, others, shifted, topic)
 
 
-def _reach(evaluation: Evaluation, others: Sequence[Evaluation], topic: str) -> Claim:
+def _task(evaluation: Evaluation, others: Sequence[Evaluation], shifted: Sequence[Evaluation], topic: str) -> Claim:
     own, mine = evaluation.own.share, ENCODER_NAMES[evaluation.encoder]
     rows, shortfalls = [Row(mine, own, evaluation.encoder)], []
     rivals = [(ENCODER_NAMES[other.encoder], other.encoder, other.own.share) for other in others if evaluation.comparable(other)]
+    if "cloning" in evaluation.policies:
+        rivals.append(("clone of the recordings", "muted", evaluation.policies["cloning"].share))
     if "random" in evaluation.policies:
         rivals.append((POLICY_NAMES["random"], "random", evaluation.policies["random"].share))
+    subject = f"in {evaluation.title[0].lower()}{evaluation.title[1:]}"
     for name, colour, share in rivals:
         rows.append(Row(name, share, colour, difference(own, share)))
-        shortfalls += _shortfall("in reaching goals", mine, own, name, share)
-    if "perfect" in evaluation.policies:
-        rows.append(Row(POLICY_NAMES["perfect"], evaluation.policies["perfect"].share, "perfect", remark="what the task allows"))
+        shortfalls += _shortfall(subject, mine, own, name, share)
+    if "expert" in evaluation.policies:
+        rows.append(Row(POLICY_NAMES["expert"], evaluation.policies["expert"].share, "expert", remark="what the task allows"))
     shortfalls += [
         f"{other.source.name} was measured under another protocol, so its {ENCODER_NAMES[other.encoder]} is not compared here."
         for other in others
@@ -91,19 +98,31 @@ def _reach(evaluation: Evaluation, others: Sequence[Evaluation], topic: str) -> 
         shortfalls.append(
             "No untrained encoder was evaluated beside it, so nothing can be said about what training the encoder gave."
         )
-    said = f"Reached {own.successes} of {own.total} goals within {evaluation.tolerance:.3g} cm"
     detail = f"{own.rate * 100:.0f} %, 95 % interval {own.interval()}, by planning with {_the(mine)}{_task_words(evaluation)}. "
     beside = [f"{_BESIDE[row.colour]} {row.share.successes} of {row.share.total}" for row in rows[1:]]
     detail += f"Beside it: {'; '.join(beside)}." if beside else ""
+    unlike = [f"{each.scene} {each.own.share.successes} of {each.own.share.total}" for each in shifted]
+    detail += f" Unlike the recordings: {'; '.join(unlike)}." if unlike else ""
     failed = any(row.colour == "random" and row.against is not None and row.against.low <= 0 for row in rows)
-    return Claim(topic, said, detail, tuple(rows), tuple(shortfalls), failed=failed)
+    return Claim(topic, _said(evaluation), detail, tuple(rows), tuple(shortfalls), failed=failed)
+
+
+def _said(evaluation: Evaluation) -> str:
+    own, within = evaluation.own.share, ""
+    if evaluation.tolerance is not None:
+        within = f" within {evaluation.tolerance:.3g} {evaluation.unit}"
+    if evaluation.task == "reach":
+        return f"Reached {own.successes} of {own.total} goals{within}"
+    return f"{evaluation.title}: {own.successes} of {own.total} done{within}"
 
 
 def _task_words(evaluation: Evaluation) -> str:
-    words, distance = "", evaluation.protocol.get("distance")
+    words, distance, actions = "", evaluation.settings.get("distance"), evaluation.settings.get("actions")
     if distance:
         words += f", from {distance[0] * 100:g}–{distance[1] * 100:g} cm away"
-    return words + (f", with {evaluation.protocol['max_actions']} actions" if "max_actions" in evaluation.protocol else "")
+    if isinstance(actions, Sequence):
+        return f"{words}, with {'–'.join(map(str, actions))} actions"
+    return words + (f", with {actions} actions" if actions else "")
 
 
 def _shortfall(subject: str, mine: str, own: Share, name: str, other: Share) -> list[str]:

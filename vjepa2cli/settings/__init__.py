@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from vjepa2cli.settings.evaluation import CloningConfig, EvaluateConfig
 from vjepa2cli.settings.latents import AcPredictorConfig, PosttrainConfig, PosttrainQuirksConfig, PrecomputeConfig, ViewsConfig
 from vjepa2cli.settings.planning import CemConfig, EnergyMapConfig, PlanConfig
 from vjepa2cli.settings.pretraining import (
@@ -20,8 +21,20 @@ from vjepa2cli.settings.pretraining import (
 )
 from vjepa2cli.settings.probing import AnticipationConfig, AugmentConfig, ProbeConfig, ReleasedProtocolConfig
 from vjepa2cli.settings.robot import RobotConfig
-from vjepa2cli.settings.sections import Count, Fraction, Positive, Range, Section, Seed, StepConfig
-from vjepa2cli.settings.simulation import CollectConfig, MotionMix, SceneConfig
+from vjepa2cli.settings.sections import Count, Fraction, Section, Seed, StepConfig
+from vjepa2cli.settings.simulation import (
+    CollectConfig,
+    GraspConfig,
+    MotionMix,
+    PickAndPlaceConfig,
+    PushConfig,
+    ReachConfig,
+    ReachWithObjectConfig,
+    SceneConfig,
+    ShiftName,
+    TaskName,
+    TasksConfig,
+)
 from vjepa2cli.settings.training import HealthConfig, OptimizerConfig, ScheduleConfig, TrainingConfig
 from vjepa2cli.settings.validation import ValidateConfig
 
@@ -32,6 +45,7 @@ __all__ = [
     "AugmentConfig",
     "CemConfig",
     "ClipConfig",
+    "CloningConfig",
     "CollectConfig",
     "ContextLossConfig",
     "EmaConfig",
@@ -39,6 +53,7 @@ __all__ = [
     "EncoderConfig",
     "EnergyMapConfig",
     "EvaluateConfig",
+    "GraspConfig",
     "GroupConfig",
     "HealthConfig",
     "IngestConfig",
@@ -46,6 +61,7 @@ __all__ = [
     "MaskingConfig",
     "MotionMix",
     "OptimizerConfig",
+    "PickAndPlaceConfig",
     "PlanConfig",
     "PosttrainConfig",
     "PosttrainQuirksConfig",
@@ -53,14 +69,20 @@ __all__ = [
     "PredictorConfig",
     "PretrainConfig",
     "ProbeConfig",
+    "PushConfig",
+    "ReachConfig",
+    "ReachWithObjectConfig",
     "ReleasedProtocolConfig",
     "ReleasedQuirksConfig",
     "ReportConfig",
     "SceneConfig",
     "ScheduleConfig",
     "Section",
+    "ShiftName",
     "StepConfig",
     "SurpriseConfig",
+    "TaskName",
+    "TasksConfig",
     "TrainingConfig",
     "ValidateConfig",
     "ViewsConfig",
@@ -128,22 +150,7 @@ class SurpriseConfig(StepConfig):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
 
-# --- evaluate, report ------------------------------------------------------------------------------------------------
-
-
-class EvaluateConfig(StepConfig):
-    """Closed-loop reach in the tabletop from an image goal."""
-
-    step: Literal["evaluate"] = "evaluate"
-    seed: Seed = 1000
-    task: Literal["reach"] = "reach"
-    episodes: Count = 50
-    max_actions: Count = 8
-    distance: Range = (0.10, 0.20)
-    tolerance: Positive = 0.04
-    scene: SceneConfig = SceneConfig()
-    num_videos: Annotated[int, Field(ge=0)] = 4
-    cem: CemConfig = CemConfig()
+# --- report ---------------------------------------------------------------------------------------------------------
 
 
 class ReportConfig(StepConfig):

@@ -1,10 +1,10 @@
 """The simulated tabletop: what it looks like, and how the arm moves while it is recorded."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from vjepa2cli.settings.sections import Count, Fraction, Positive, Section, Seed, StepConfig
+from vjepa2cli.settings.sections import Count, Fraction, Positive, Range, Section, Seed, StepConfig
 
 NotNegative = Annotated[float, Field(ge=0)]
 ShiftName = Literal["none", "distractors", "light", "camera", "objects", "goal_light"]
@@ -34,13 +34,78 @@ class SceneConfig(Section):
     goal_light_shift: Fraction = 0.0
 
 
+TaskName = Literal["reach", "grasp", "reach_with_object", "pick_and_place", "push"]
+
+
+class ReachConfig(Section):
+    """Bring the hand to where it is in the goal image, within `tolerance`; it starts so far from there (`distance`)."""
+
+    distance: Range = (0.10, 0.20)
+    tolerance: Positive = 0.04
+    actions: Count = 8
+
+
+class GraspConfig(Section):
+    """Take hold of an object with both fingers, and with a `lift` raise it by half of that at least.
+
+    The hand starts open, its fingers along the object's sides, so far from it (`distance`). The goal image shows it held, and
+    raised by the whole `lift`.
+    """
+
+    distance: Range = (0.08, 0.16)
+    lift: NotNegative = 0.0
+    actions: Count = 8
+
+
+class ReachWithObjectConfig(Section):
+    """Bring an object that is held to where it is in the goal image, within `tolerance`, and do not let it go."""
+
+    distance: Range = (0.10, 0.20)
+    tolerance: Positive = 0.04
+    actions: Count = 8
+
+
+class PickAndPlaceConfig(Section):
+    """Pick an object up and put it down where the last goal image has it, within `tolerance`, and let it go.
+
+    Three goal images: held where it stands, held over the place, put down. `actions` says how many are allowed for each. The
+    place is so far from the object (`distance`), the hand starts as far from it as for a grasp.
+    """
+
+    distance: Range = (0.10, 0.20)
+    tolerance: Positive = 0.04
+    actions: tuple[Count, Count, Count] = (4, 10, 4)
+
+
+class PushConfig(Section):
+    """Push an object over the table to where the goal image has it, within `tolerance`; the hand starts closed behind it."""
+
+    distance: Range = (0.06, 0.12)
+    tolerance: Positive = 0.03
+    actions: Count = 8
+
+
+class TasksConfig(Section):
+    """What each task asks for; lengths in metres."""
+
+    reach: ReachConfig = ReachConfig()
+    grasp: GraspConfig = GraspConfig()
+    reach_with_object: ReachWithObjectConfig = ReachWithObjectConfig()
+    pick_and_place: PickAndPlaceConfig = PickAndPlaceConfig()
+    push: PushConfig = PushConfig()
+
+
 class MotionMix(Section):
-    """Shares of the motions that `collect` records; they need not sum to one."""
+    """Shares of the motions that `collect` records; they need not sum to one.
+
+    `grasp` picks an object up, carries it, puts it down and begins again; `push` pushes one about with the gripper closed.
+    """
 
     waypoints: Fraction = 0.35
     autoregressive: Fraction = 0.3
     uniform: Fraction = 0.2
     grasp: Fraction = 0.15
+    push: Fraction = 0.0
 
 
 class CollectConfig(StepConfig):
@@ -48,6 +113,9 @@ class CollectConfig(StepConfig):
 
     With `gestures` every episode is one gesture of a class, such as lifting or pretending to drop, instead of one of `motions`;
     it is as long as it takes.
+
+    `expert_noise` is the standard deviation, in metres, of every translation of a scripted motion (grasp, push); an episode
+    draws its own between the two ends. `expert_slips` is the share of its actions that are random ones instead.
     """
 
     step: Literal["collect"] = "collect"
@@ -60,3 +128,12 @@ class CollectConfig(StepConfig):
     scene: SceneConfig = SceneConfig()
     motions: MotionMix = MotionMix()
     gestures: bool = False
+    expert_noise: Range = (0.002, 0.002)
+    expert_slips: Fraction = 0.0
+
+    @model_validator(mode="after")
+    def _check_noise(self) -> Self:
+        low, high = self.expert_noise
+        if not 0 <= low <= high:
+            raise ValueError(f"expert_noise: {low:g} to {high:g} is no range of lengths; write the smaller one first")
+        return self

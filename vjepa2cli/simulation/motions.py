@@ -6,33 +6,41 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from vjepa2cli.settings import MotionMix
+from vjepa2cli.settings import CollectConfig, MotionMix
+from vjepa2cli.simulation.experts import APPROACH, NEAR, Follow, Motion, Push, Stage, above, clip_to_table, down, grip, towards
 from vjepa2cli.simulation.scene import WORKSPACE_HIGH, WORKSPACE_LOW, Scene, SceneObject
+from vjepa2cli.simulation.tabletop import Situation
 
 Array = NDArray[np.float64]
-Motion: TypeAlias = Callable[[NDArray[np.floating]], Array]
-"""Gives the next action [7] for the measured state [7]."""
+_Translate: TypeAlias = Callable[[NDArray[np.floating]], Array]
 
-_REACHED = 0.02
 _REST_SHARE, _REST_ACTIONS = 0.3, (8, 13)
-_ALIGNED = 0.006
-_APPROACH_HEIGHT = 0.17
+_SCRIPTED = ("grasp", "push")
+_PUSHED = (0.05, 0.12)
+_PUSH_ACTIONS = 14
 
 
-def sample_motion(rng: np.random.Generator, mix: MotionMix, scene: Scene, *, max_translation: float) -> tuple[str, Motion]:
-    """Draw one motion by its share in `mix`; returns its name and the motion, which draws on from `rng`.
+def sample_motion(rng: np.random.Generator, config: CollectConfig, scene: Scene) -> tuple[str, Motion]:
+    """Draw one motion by its share in `config.motions`; returns its name and the motion, which draws on from `rng`.
 
-    A grasp needs an object: in an empty scene the hand goes through waypoints instead.
+    A script needs an object: in an empty scene the hand goes through waypoints instead.
     """
-    names = sorted(type(mix).model_fields)
-    shares = np.array([getattr(mix, name) for name in names])
-    name = str(rng.choice(names, p=shares / shares.sum()))
-    if name == "grasp" and not scene.objects:
+    names = sorted(MotionMix.model_fields)
+    shares = np.array([getattr(config.motions, name) for name in names])
+    name, reach = str(rng.choice(names, p=shares / shares.sum())), config.max_translation
+    if name in _SCRIPTED and not scene.objects:
         name = "waypoints"
-    if name == "grasp":
-        return name, grasp(rng, graspable(scene), max_translation=max_translation)
-    paths = {"waypoints": _waypoints, "autoregressive": _autoregressive, "uniform": _uniform}
-    return name, _with_turns(rng, paths[name](rng, max_translation))
+    if name not in _SCRIPTED:
+        paths = {"waypoints": _waypoints, "autoregressive": _autoregressive, "uniform": _uniform}
+        return name, _with_turns(rng, paths[name](rng, reach))
+    low, high = config.expert_noise
+    noise = rng.uniform(low, high) if low < high else low
+    motion = (
+        grasp(rng, graspable(scene), max_translation=reach, noise=noise)
+        if name == "grasp"
+        else push(rng, scene, gripper=config.scene.gripper, max_translation=reach, noise=noise)
+    )
+    return name, _with_slips(rng, motion, config.expert_slips, reach)
 
 
 def grasp(rng: np.random.Generator, item: SceneObject, *, max_translation: float, noise: float = 0.002) -> Motion:
@@ -40,42 +48,20 @@ def grasp(rng: np.random.Generator, item: SceneObject, *, max_translation: float
 
     `noise` is the standard deviation of every translation, in metres.
     """
-    script = _grasp_script(rng, item)
-    stage = [next(script)]
-    patience = [0]
-
-    def act(state: NDArray[np.floating]) -> Array:
-        target, yaw, opening, tolerance, stay = stage[0]
-        patience[0] += 1
-        arrived = np.linalg.norm(target - state[:3]) < tolerance and abs(yaw - state[5]) < 0.06
-        if patience[0] > stay and (arrived or patience[0] > stay + 12):
-            stage[0], patience[0] = next(script), 1
-            target, yaw, opening, tolerance, stay = stage[0]
-        action = np.zeros(7)
-        action[:3] = _towards(target - state[:3], max_translation) + rng.normal(0, noise, 3)
-        action[3:6] = np.clip([-state[3], -state[4], yaw - state[5]], -0.35, 0.35)
-        action[6] = opening - state[6]
-        return action
-
-    return act
+    return Follow(_grasp_for_ever(rng, item), rng, max_translation=max_translation, noise=noise)
 
 
-_Stage: TypeAlias = tuple[Array, float, float, float, int]
-
-
-def _grasp_script(rng: np.random.Generator, item: SceneObject) -> Iterator[_Stage]:
-    """Stages for ever: where to, yaw, gripper, how close is there (metres), and for how many actions at least."""
+def _grasp_for_ever(rng: np.random.Generator, item: SceneObject) -> Iterator[Stage]:
     at, yaw = np.array([item.x, item.y]), item.yaw if item.shape == "box" else 0.0
-    low = WORKSPACE_LOW[2]
     while True:
-        yield np.array([*at, _APPROACH_HEIGHT]), yaw, 0.0, _ALIGNED, 0
-        yield np.array([*at, low]), yaw, 0.0, _ALIGNED, 0
-        yield np.array([*at, low]), yaw, 1.0, np.inf, 2
-        yield np.array([*at, rng.uniform(_APPROACH_HEIGHT, WORKSPACE_HIGH[2])]), yaw, 1.0, _REACHED, 0
+        yield above(at, yaw)
+        yield down(at, yaw, gripper=0.0)
+        yield grip(at, yaw, gripper=1.0)
+        yield Stage(np.array([*at, rng.uniform(APPROACH, WORKSPACE_HIGH[2])]), yaw, 1.0, NEAR)
         at = rng.uniform(WORKSPACE_LOW[:2] + 0.03, WORKSPACE_HIGH[:2] - 0.03)
-        yield np.array([*at, _APPROACH_HEIGHT]), yaw, 1.0, _REACHED, 0
-        yield np.array([*at, low]), yaw, 1.0, _ALIGNED, 0
-        yield np.array([*at, low]), yaw, 0.0, np.inf, 2
+        yield above(at, yaw, gripper=1.0)
+        yield down(at, yaw, gripper=1.0)
+        yield grip(at, yaw, gripper=0.0)
 
 
 def graspable(scene: Scene) -> SceneObject:
@@ -83,16 +69,56 @@ def graspable(scene: Scene) -> SceneObject:
     return next((item for item in scene.objects if item.shape == "box"), scene.objects[0])
 
 
-def _towards(offset: Array, reach: float) -> Array:
-    """`offset` shortened, direction kept, until no axis exceeds `reach`."""
-    largest = float(np.abs(offset).max())
-    return offset if largest <= reach else offset * (reach / largest)
+def pushable(scene: Scene) -> int | None:
+    """The number of the first object that does not roll away."""
+    return next((index for index, item in enumerate(scene.objects) if item.shape not in ("sphere", "ellipsoid")), None)
 
 
-def _with_turns(rng: np.random.Generator, translate: Motion) -> Motion:
+def push(rng: np.random.Generator, scene: Scene, *, gripper: str, max_translation: float, noise: float) -> Motion:
+    """Push an object somewhere, and on to somewhere else; what rolls is pushed as well, if there is nothing better."""
+    index = pushable(scene) or 0
+    half = scene.objects[index].size
+    current: list[tuple[Push, int]] = []
+
+    def act(situation: Situation) -> Array:
+        left = current[0][1] - 1 if current else 0
+        if left <= 0 or np.linalg.norm(current[0][0].goal - situation.objects[index, :2]) < NEAR:
+            goal = clip_to_table(situation.objects[index, :2] + rng.uniform(*_PUSHED) * _heading(rng), 0.03)
+            left = _PUSH_ACTIONS
+            current[:] = [
+                (Push(index, goal, half_width=half, gripper=gripper, rng=rng, max_translation=max_translation, noise=noise), left)
+            ]
+        current[0] = (current[0][0], left)
+        return current[0][0](situation)
+
+    return act
+
+
+def _heading(rng: np.random.Generator) -> Array:
+    angle = rng.uniform(0, 2 * np.pi)
+    return np.array([np.cos(angle), np.sin(angle)])
+
+
+def _with_slips(rng: np.random.Generator, motion: Motion, share: float, reach: float) -> Motion:
+    """The motion, with random actions for so large a share of its own."""
+    if not share:
+        return motion
+
+    def act(situation: Situation) -> Array:
+        action = motion(situation)
+        if rng.random() < share:
+            action[:3] = rng.uniform(-reach, reach, 3)
+            action[6] = rng.normal(0, 0.5)
+        return action
+
+    return act
+
+
+def _with_turns(rng: np.random.Generator, translate: _Translate) -> Motion:
     """A translation with a little yaw and gripper noise; roll and pitch are led back to pointing down."""
 
-    def act(state: NDArray[np.floating]) -> Array:
+    def act(situation: Situation) -> Array:
+        state = situation.state
         action = np.zeros(7)
         action[:3] = translate(state)
         action[3:5] = -np.asarray(state[3:5]) + rng.normal(0, 0.02, 2)
@@ -103,25 +129,25 @@ def _with_turns(rng: np.random.Generator, translate: Motion) -> Motion:
     return act
 
 
-def _waypoints(rng: np.random.Generator, reach: float) -> Motion:
+def _waypoints(rng: np.random.Generator, reach: float) -> _Translate:
     """From one place to the next; the hand rests at some of them."""
     speed = rng.uniform(0.4, 1.0) * reach
     target = [rng.uniform(WORKSPACE_LOW, WORKSPACE_HIGH)]
     rest = [0]
 
     def translate(state: NDArray[np.floating]) -> Array:
-        if rest[0] == 0 and np.linalg.norm(target[0] - state[:3]) < _REACHED:
+        if rest[0] == 0 and np.linalg.norm(target[0] - state[:3]) < NEAR:
             target[0] = rng.uniform(WORKSPACE_LOW, WORKSPACE_HIGH)
             rest[0] = int(rng.integers(*_REST_ACTIONS)) if rng.random() < _REST_SHARE else 0
         if rest[0] > 0:
             rest[0] -= 1
             return np.zeros(3)
-        return np.clip(_towards(target[0] - state[:3], speed) + rng.normal(0, 0.1 * reach, 3), -reach, reach)
+        return np.clip(towards(target[0] - state[:3], speed) + rng.normal(0, 0.1 * reach, 3), -reach, reach)
 
     return translate
 
 
-def _autoregressive(rng: np.random.Generator, reach: float) -> Motion:
+def _autoregressive(rng: np.random.Generator, reach: float) -> _Translate:
     persistence = rng.uniform(0.5, 0.9)
     velocity = [rng.normal(0, 0.47 * reach, 3)]
 
@@ -134,5 +160,5 @@ def _autoregressive(rng: np.random.Generator, reach: float) -> Motion:
     return translate
 
 
-def _uniform(rng: np.random.Generator, reach: float) -> Motion:
+def _uniform(rng: np.random.Generator, reach: float) -> _Translate:
     return lambda state: rng.uniform(-reach, reach, 3)

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from vjepa2cli.settings import SceneConfig
-from vjepa2cli.settings.simulation import ShiftName
+from vjepa2cli.settings import SceneConfig, ShiftName
 
 SHIFTS: dict[ShiftName, dict[str, Any]] = {
     "none": {},

@@ -2,6 +2,7 @@
 
 import atexit
 import weakref
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,26 @@ from vjepa2cli.simulation.stage import TIMESTEP, build_model, dress
 Array = NDArray[np.float64]
 
 ROBOT = "vjepa2cli-tabletop"
+VERSION = 2
+"""Goes up whenever the same seeds and actions give other pictures or states."""
 _DEFAULT_SCENE = SceneConfig()
 _MOVING_SHARE = 0.7
 _TICK = 2
 _SETTLE_STEPS = 40
 _GRIP_MARGIN = 0.4
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What is the case, for experts and success tests; no planner sees it.
+
+    The hand's `state` [7], the middles of the `objects` [n, 3], their `yaws` [n], and which one both fingers touch (`held`).
+    """
+
+    state: NDArray[np.float32]
+    objects: Array
+    yaws: Array
+    held: int | None
 
 
 class Tabletop:
@@ -64,6 +80,13 @@ class Tabletop:
         self._fingers = np.array([self._model.joint(f"finger_{side}").qposadr[0] for side in ("left", "right")])
         self._grips = np.array([self._model.actuator(f"grip_{side}").id for side in ("left", "right")])
         self._site = self._model.site("tcp").id
+        self._objects = np.array([self._model.body(f"object{index}").id for index in range(scene.num_objects)], np.int64)
+        self._owners = {
+            int(geom): index
+            for index, body in enumerate(self._objects)
+            for geom in np.flatnonzero(self._model.geom_bodyid == body)
+        }
+        self._pads = [self._model.geom(f"pad_{side}").id for side in ("left", "right")]
         self._movers = [self._model.body(f"mover{index}").mocapid[0] for index in range(scene.movers)]
         self._wanderings: list[tuple[Wandering, float]] = []
         self._target = HOME.copy()
@@ -109,6 +132,11 @@ class Tabletop:
 
     def step(self, action: NDArray[np.floating]) -> Observation:
         """Move by `action` [7] within one period; raises InputError for anything but seven finite numbers."""
+        self.advance(action)
+        return self.observe()
+
+    def advance(self, action: NDArray[np.floating]) -> None:
+        """Do what `step` does without a look at it, which takes most of its time."""
         delta = _check_seven(action, "action")
         state = self._state().astype(np.float64)
         opening = min(self._grip, float(state[6]) + _GRIP_MARGIN)
@@ -121,17 +149,25 @@ class Tabletop:
         for wandering, _ in self._wanderings:
             wandering.step()
         self._place_movers()
-        return self.observe()
 
     @property
     def commanded(self) -> NDArray[np.float32]:
         """The state [7] that the last reset or step asked for, after clipping."""
         return self._commanded
 
+    def situation(self) -> Situation:
+        """Where the hand and all objects are."""
+        rotations = self._data.xmat[self._objects]  # [n, 9]
+        return Situation(
+            state=self._state(),
+            objects=self.object_positions(),
+            yaws=np.arctan2(rotations[:, 3], rotations[:, 0]),
+            held=self._held(),
+        )
+
     def object_positions(self) -> Array:
         """Where the objects' middles are now, [num_objects, 3] in metres, base frame."""
-        bodies = [self._model.body(f"object{index}").id for index in range(self._config.num_objects)]
-        return np.array(self._data.xpos[bodies])
+        return np.array(self._data.xpos[self._objects])
 
     def close(self) -> None:
         """Close the renderer; a second call does nothing."""
@@ -150,6 +186,16 @@ class Tabletop:
             self._data.ctrl[self._grips] = FINGER_STROKE * (1 - start_grip - (grip - start_grip) * share)
             self._mujoco.mj_step(self._model, self._data, min(_TICK, num_steps - done))
         self._target, self._grip = goal, grip
+
+    def _held(self) -> int | None:
+        """The object that both fingers touch."""
+        pairs = self._data.contact.geom
+        touched = [
+            {int(other) for pair in pairs if pad in pair for other in pair if other != pad} & self._owners.keys()
+            for pad in self._pads
+        ]
+        both = {self._owners[geom] for geom in touched[0]} & {self._owners[geom] for geom in touched[1]}
+        return min(both, default=None)
 
     def _place_movers(self) -> None:
         for place, (wandering, height) in zip(self._movers, self._wanderings, strict=True):

@@ -25,6 +25,7 @@ from vjepa2cli.settings import (
     PosttrainConfig,
     PretrainConfig,
     ProbeConfig,
+    ReachConfig,
     ReportConfig,
     StepConfig,
     ValidateConfig,
@@ -43,6 +44,7 @@ class Results:
     reached: Mapping[str, int]
     episodes: int = 50
     fingerprints: Mapping[str, str] | None = None
+    more_results: Callable[[dict[str, Any]], list[dict[str, Any]]] = lambda _: []
 
     def write(self) -> "Results":
         self.store_digest = self._store()
@@ -281,8 +283,8 @@ class Results:
 
     def _evaluate(self, kind: str) -> None:
         folder = self.root / "evaluate" / kind
-        config = EvaluateConfig(episodes=self.episodes, max_actions=HORIZON)
-        reached = {"planner": self.reached[kind], "random": 0, "perfect": self.episodes}
+        config = EvaluateConfig(episodes=self.episodes, reach=ReachConfig(actions=HORIZON))
+        reached = {"planner": self.reached[kind], "random": 0, "expert": self.episodes}
         rng = np.random.default_rng(ENCODERS.index(kind))
         rows = [self._episode(index, folder, reached, rng) for index in range(self.episodes)]
         policies = {}
@@ -290,15 +292,19 @@ class Results:
             curves = np.array([row[name]["distances"] for row in rows])
             policies[name] = {"success": share(successes, self.episodes), "distances": curves.mean(0).tolist()}
         fingerprint = (self.fingerprints or {}).get(kind, "one protocol")
-        body = {
-            "encoder": kind,
-            "protocol": {"tolerance": 0.04, "distance": [0.1, 0.2], "max_actions": HORIZON, "fingerprint": fingerprint},
+        result = {
+            "task": "reach",
+            "shift": "none",
+            "unit": "m",
+            "settings": {"tolerance": 0.04, "distance": [0.1, 0.2], "actions": HORIZON},
+            "fingerprint": fingerprint,
             "policies": policies,
             "energies": (0.6 * np.exp(-np.arange(HORIZON + 1) / 3) + 0.15).tolist(),
             "expected_energies": (0.6 * np.exp(-np.arange(1, HORIZON + 1) / 2.6) + 0.14).tolist(),
             "rollout": {"error": np.linspace(0.1, 0.3, HORIZON).tolist(), "copy_error": np.linspace(0.2, 0.6, HORIZON).tolist()},
             "episodes": rows,
         }
+        body = {"encoder": kind, "results": [result, *self.more_results(result)]}
         inputs = {"model": digest_bytes(b"model", kind.encode()), "encoder": digest_bytes(kind.encode())}
         timing = {"seconds": 120.0, "seconds_per_action": 0.21}
         origin = provenance("evaluate", config, inputs=inputs, seed=config.seed)

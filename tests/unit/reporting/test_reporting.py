@@ -66,7 +66,7 @@ def test_the_success_rate_stands_with_its_interval_and_every_baseline(page: str)
     assert "Reached 47 of 50 goals within 4 cm" in words
     assert "94 %, 95 % interval 84–98 %" in words
     assert "from 10–20 cm away" in words
-    for baseline in ("untrained encoder 44 of 50", "raw pixels 9 of 50", "random policy 0 of 50", "perfect policy 50 of 50"):
+    for baseline in ("untrained encoder 44 of 50", "raw pixels 9 of 50", "random policy 0 of 50", "expert 50 of 50"):
         assert baseline in words
 
 
@@ -74,7 +74,7 @@ def test_a_gain_that_is_not_shown_is_said_in_words_before_any_chart(results: Any
     page = results.page()
     said = "In reaching goals, the trained encoder does not beat the untrained encoder: 47 of 50 against 44 of 50"
     assert said in page
-    assert page.index("What falls short") < page.index('id="reaching"')
+    assert page.index("What falls short") < page.index('id="closed-loop"')
     assert "no gain from training the encoder is shown" in page
 
 
@@ -244,6 +244,23 @@ def test_a_run_that_has_not_ended_is_shown_as_far_as_it_came(results: Any, tmp_p
     assert "run its step again" not in words_of_page()
     assert "Pretraining loss fell" not in words
     assert "loss (L1 on layer-normed targets)" in words
+
+
+def test_every_task_has_its_part_and_every_shift_its_row(make_results: MakeResults, tmp_path: Path) -> None:
+    def more(reach: dict[str, Any]) -> list[dict[str, Any]]:
+        cloning = {"policies": reach["policies"] | {"cloning": reach["policies"]["random"]}, "fingerprint": "another"}
+        episodes = [row | {"cloning": row["random"], "pictures": None} for row in reach["episodes"]]
+        grasp = reach | cloning | {"task": "grasp", "settings": {"actions": 8, "distance": [0.08, 0.16]}, "episodes": episodes}
+        return [grasp, grasp | {"shift": "camera"}, reach | {"shift": "light", "episodes": episodes}]
+
+    parsed = outline(make_results(tmp_path, {"trained": 47}, more_results=more).page())
+    assert parsed.open == []
+    assert "Grasping: 47 of 50 done" in parsed.text
+    assert "a clone of the recordings 0 of 50" in parsed.text
+    assert "Unlike the recordings: another camera 47 of 50." in parsed.text
+    assert "Unlike the recordings: other light 47 of 50." in parsed.text
+    assert parsed.text.count("on the same episodes in scenes unlike those of the recordings") == 2
+    assert "with 8 actions" in parsed.text
 
 
 def test_absent_pictures_are_named_and_the_page_is_made(make_results: MakeResults, tmp_path: Path) -> None:
