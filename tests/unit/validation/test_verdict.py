@@ -9,7 +9,7 @@ import pytest
 
 from vjepa2cli.artifacts.reports import read_report
 from vjepa2cli.artifacts.statistics import share
-from vjepa2cli.errors import ArtifactError, InputError
+from vjepa2cli.errors import ArtifactError, InputError, PlanningError
 from vjepa2cli.models.weights import encoder_digest, load_encoder
 from vjepa2cli.planning.validation import validate
 from vjepa2cli.planning.validation.capabilities import THRESHOLDS, judge
@@ -209,4 +209,6 @@ def test_latents_of_another_encoder_robot_or_rate_are_refused(
     apart = write_latents("apart.h5", digest=digest, splits=("val", "val"))
     with pytest.raises(InputError, match="a film strip shows training frames; name their latents with --train-latents"):
         validate(apart, out, model=model, config=CONFIG, videos=tmp_path / "robot.zarr")
+    with pytest.raises(PlanningError, match="reads the camera's extrinsics"):
+        validate(fitting, out, model=tiny_world_model(use_extrinsics=True), config=CONFIG)
     assert not out.exists()

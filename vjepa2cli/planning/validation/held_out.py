@@ -10,7 +10,8 @@ from torch import Tensor
 
 from vjepa2cli.artifacts.latent_store import LatentStore
 from vjepa2cli.data.state_space import StateSpace
-from vjepa2cli.errors import ArtifactError, InputError
+from vjepa2cli.errors import ArtifactError, InputError, PlanningError
+from vjepa2cli.models.ac_predictor import AcPredictorSpec
 from vjepa2cli.planning.imagination import check_encoder
 from vjepa2cli.planning.model_card import ModelCard
 from vjepa2cli.settings import ValidateConfig
@@ -47,6 +48,15 @@ class Moves:
 
     def __len__(self) -> int:
         return len(self.episodes)
+
+
+def check_plannable(spec: AcPredictorSpec, source: str) -> None:
+    """Raise PlanningError for a model that reads what neither plans nor verdicts give it: where the camera stands."""
+    if spec.use_extrinsics:
+        raise PlanningError(
+            f"{source}: reads the camera's extrinsics, and plans and verdicts are made without; "
+            "post-train with predictor.extrinsics=false"
+        )
 
 
 def check_fit(store: LatentStore, card: ModelCard) -> None:

@@ -20,7 +20,7 @@ from vjepa2cli.planning.model_card import ModelCard, open_predictor
 from vjepa2cli.planning.validation.capabilities import judge
 from vjepa2cli.planning.validation.familiarity import familiarity
 from vjepa2cli.planning.validation.film import film
-from vjepa2cli.planning.validation.held_out import HeldOut, Numbers, check_fit, held_out_windows, moves, reach
+from vjepa2cli.planning.validation.held_out import HeldOut, Numbers, check_fit, check_plannable, held_out_windows, moves, reach
 from vjepa2cli.planning.validation.landscapes import landscapes, map_axes
 from vjepa2cli.planning.validation.numbers import inversion_config, invert, sweep_numbers
 from vjepa2cli.planning.validation.prediction import describe_step, prediction_errors
@@ -86,6 +86,7 @@ class _Work:
     def measured(self) -> dict[str, Any]:
         """All numbers of the report."""
         store, config, progress = self.store, self.config, self.progress
+        check_plannable(self.world.ac.spec, self.card.source)
         for latents in (store, *([] if self.known is None else [self.known])):
             check_fit(latents, self.card)
         controller = Controller(self.world, inversion_config(config.cem), space=self.card.space)
