@@ -32,12 +32,13 @@ def write_latents(tmp_path: Path) -> WriteStore:
         seed: int = 0,
         rate: float = 4.0,
         offset: float = 0.0,
+        layer_norm: bool = True,
         state_space: dict[str, object] | None = None,
     ) -> Path:
         header = LatentHeader(
             encoder_source="encoder",
             encoder_digest=digest,
-            layer_norm=True,
+            layer_norm=layer_norm,
             grid=(1, 2, 2),
             embed_dim=24,
             rate=rate,
