@@ -6,6 +6,7 @@ the checkpoint that they answer with.
 """
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -14,8 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vjepa2cli.errors import DependencyError, InputError
+from vjepa2cli.ranks import FIRST_PORT, NUM_PORTS, port_of_job
 
-_FIRST_PORT, _PORTS, _TRIES = 20000, 20000, 50
+_TRIES = 50
 
 
 @dataclass(frozen=True)
@@ -75,16 +77,22 @@ def num_cores() -> int:
 
 
 def free_port(job: int) -> int:
-    """The port that the number of a job gives, or the next one that nobody listens at here, where its first process runs."""
-    for number in range(_TRIES):
-        port = _FIRST_PORT + (job + number) % _PORTS
+    """The port that the number of a job gives, or another that nobody listens at here, where its first process runs.
+
+    The others are drawn by the job's number, so that two jobs that start at once on a node do not try the same ones in turn.
+    """
+    others = random.Random(job)
+    for port in [port_of_job(job), *(FIRST_PORT + others.randrange(NUM_PORTS) for _ in range(_TRIES))]:
         with socket.socket() as tried:
             try:
                 tried.bind(("", port))
             except OSError:
                 continue
         return port
-    raise InputError(f"the {_TRIES} ports from {_FIRST_PORT + job % _PORTS} on are all in use; end what holds them")
+    raise InputError(
+        f"{_TRIES} ports between {FIRST_PORT} and {FIRST_PORT + NUM_PORTS} are all in use on {socket.gethostname()}; end what "
+        "holds them"
+    )
 
 
 def _hosts_of(job: str) -> list[str]:

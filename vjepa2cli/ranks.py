@@ -6,7 +6,8 @@ import re
 from vjepa2cli.errors import TrainingError
 
 _ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
-_FIRST_PORT, _PORTS = 20000, 20000
+FIRST_PORT, NUM_PORTS = 20000, 12000
+"""Where groups meet: below the ports that systems give to whatever connects to somewhere."""
 
 
 def is_leader() -> bool:
@@ -38,7 +39,7 @@ def name_ranks() -> bool:
     if hosts:
         os.environ.setdefault("MASTER_ADDR", first_host(hosts))
     if job:
-        os.environ.setdefault("MASTER_PORT", str(_FIRST_PORT + int(job) % _PORTS))
+        os.environ.setdefault("MASTER_PORT", str(port_of_job(int(job))))
     missing = [name for name in _ADDRESS if name not in os.environ]
     if missing:
         raise TrainingError(
@@ -51,6 +52,11 @@ def name_ranks() -> bool:
         "LOCAL_RANK": os.environ["SLURM_LOCALID"],
     }
     return True
+
+
+def port_of_job(job: int) -> int:
+    """Where the processes of a Slurm job meet, unless that port is taken."""
+    return FIRST_PORT + job % NUM_PORTS
 
 
 def first_host(hosts: str) -> str:

@@ -42,14 +42,16 @@ def test_several_nodes_meet_at_the_first_one_by_the_number_of_the_job(job: dict[
     assert prepared.words[0] == "srun"
     assert {"--nodes=2", "--ntasks=8", "--ntasks-per-node=4", "--cpus-per-task=3", "--kill-on-bad-exit=1"} < set(prepared.words)
     assert prepared.words[-len(OURS) :] == OURS
-    assert prepared.environment == job | {"MASTER_ADDR": "gpu07", "MASTER_PORT": "32345"}
+    assert prepared.environment == job | {"MASTER_ADDR": "gpu07", "MASTER_PORT": "20345"}
 
 
-def test_a_port_in_use_is_passed_over() -> None:
+def test_a_port_in_use_is_passed_over_by_each_job_in_its_own_way() -> None:
     first = free_port(777)
     with socket.socket() as taken:
         taken.bind(("", first))
-        assert free_port(777) == free_port(first - 20000 + 1) > first
+        another, same_port = free_port(777), free_port(777 + 12000)
+    assert len({first, another, same_port}) == 3
+    assert all(20000 <= port < 32000 for port in (first, another, same_port))
 
 
 def test_a_job_with_other_nodes_than_asked_for_never_starts_by_half(job: dict[str, str]) -> None:

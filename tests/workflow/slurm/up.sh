@@ -68,10 +68,10 @@ echo "CgroupPlugin=$plugin" >"$folder/cgroup.conf"
 port=17000
 for node in "${nodes[@]}"; do
     # A GPU is a device file; nothing opens these.
-    for number in 0 1; do mknod -m 666 "$folder/devices/$node-gpu$number" c 1 3; done
-    echo "NodeName=$node Name=gpu Type=pretended File=$folder/devices/$node-gpu[0-1]" >>"$folder/gres.conf"
+    for number in {0..7}; do mknod -m 666 "$folder/devices/$node-gpu$number" c 1 3; done
+    echo "NodeName=$node Name=gpu Type=pretended File=$folder/devices/$node-gpu[0-7]" >>"$folder/gres.conf"
     echo "NodeName=$node NodeHostname=$host NodeAddr=127.0.0.1 Port=$((++port)) CPUs=64 RealMemory=256000" \
-        "Gres=gpu:pretended:2 State=UNKNOWN" >>"$folder/slurm.conf"
+        "Gres=gpu:pretended:8 State=UNKNOWN" >>"$folder/slurm.conf"
     grep -qw "$node" /etc/hosts || echo "127.0.0.1 $node" >>/etc/hosts
     mkdir -p "$folder/run/spool.$node"
 done
