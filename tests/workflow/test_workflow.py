@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -9,10 +10,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import typer
 import yaml
+
+from vjepa2cli.cli import app
 
 REPOSITORY = Path(__file__).parents[2]
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -157,7 +162,10 @@ def test_shipped_configurations_plan(name: str, tmp_path: Path, request: pytest.
     ("change", "says"),
     [
         ({"data": "/nowhere"}, "no such file or folder; set `data`"),
-        ({"resluts": "x"}, "resluts"),
+        ({"resluts": "x"}, "config: resluts: no such key; allowed are results, simulate, .*; did you mean results?"),
+        ({"overrides": {"pretrian": {}}}, "config: overrides.pretrian: no such key; .* did you mean pretrain?"),
+        ({"simulate": "yes, please"}, "config: simulate: 'yes, please' is not of type 'boolean'"),
+        ({"sweep": "nowhere.csv"}, "config: sweep: nowhere.csv: no such file"),
         ({"simulate": True, "episodes": ["robot/droid"]}, "a run has one robot"),
         ({"encoders": ["untrained"]}, "trained"),
     ],
@@ -168,7 +176,105 @@ def test_a_faulty_configuration_is_refused_with_a_reason(tmp_path: Path, change:
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--nolock", "--configfile", str(tmp_path / "faulty.yaml")]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
     assert ended.returncode == 1
-    assert says in ended.stdout + ended.stderr
+    assert re.search(says, ended.stdout + ended.stderr)
+
+
+SHEET = "run,pretrain.seed,pretrain.steps,collect.episodes,probe.steps\nseed-1,1,,,\nsmall,,,20,\nshort,,6,,\nread,,,,5\n"
+
+
+def test_runs_of_a_sweep_share_what_is_made_alike(tmp_path: Path, snakemake: Command) -> None:
+    (tmp_path / "sweep.csv").write_text(SHEET)
+    everything = snakemake(tmp_path, "--dry-run", configfile=altered(tmp_path, sweep="sweep.csv"))
+    assert everything.returncode == 0, everything.stdout + everything.stderr
+    counted = dict(re.findall(r"^(\w+) +(\d+)$", everything.stdout + everything.stderr, re.MULTILINE))
+    # One base run and four lines; a new collection is a new store, a new pretraining is new latents, a new probe a new page.
+    assert {name: int(counted[name]) for name in ("collect", "ingest", "pretrain", "precompute", "probe", "report")} == {
+        "collect": 2,
+        "ingest": 2,
+        "pretrain": 4,
+        "precompute": 4,
+        "probe": 5,
+        "report": 5,
+    }
+    one = snakemake(tmp_path, "results/runs/seed-1/pretrain/report.json", "--dry-run", configfile=tmp_path / "altered.yaml")
+    said = one.stdout + one.stderr
+    assert "--set seed=1" in said
+    assert "pretrain results/robot.zarr --run-dir results/runs/seed-1/pretrain" in said
+
+
+@pytest.mark.parametrize(
+    ("sheet", "says"),
+    [
+        ("run,pretrian.seed\na,1\n", "column pretrian.seed: no such step; .* did you mean pretrain?"),
+        ("run,pretrain.seed\na,1\na,2\n", "line 3: run: 'a' is the name of an earlier line"),
+        ("run,pretrain.seed\n,1\n", "line 2: the whole: 'run' is a required property"),
+        ("run,pretrain.seed\na/b,1\n", "line 2: run: 'a/b' does not match .*; the name of the run"),
+    ],
+)
+def test_a_faulty_sheet_is_refused_with_its_line_or_column(tmp_path: Path, snakemake: Command, sheet: str, says: str) -> None:
+    (tmp_path / "sweep.csv").write_text(sheet)
+    ended = snakemake(tmp_path, "--dry-run", configfile=altered(tmp_path, sweep="sweep.csv"))
+    assert ended.returncode == 1
+    assert re.search(f"sweep.csv: {says}", ended.stdout + ended.stderr)
+
+
+MODULE = """
+configfile: "mine.yaml"
+rule mine:
+    input: "results-mine/report.html"
+    output: "mine.txt"
+    shell: "ls {{input}} > {{output}}; echo counted >> {{output}}"
+module vjepa2:
+    snakefile: "{snakefile}"
+    config: config["vjepa2"]
+use rule * from vjepa2 as vjepa2_*
+"""
+
+
+def test_another_workflow_takes_this_one_as_a_module(tmp_path: Path) -> None:
+    (tmp_path / "Snakefile").write_text(MODULE.format(snakefile=REPOSITORY / "Snakefile"))
+    smallest = yaml.safe_load((REPOSITORY / "tests/workflow/smallest.yaml").read_text())
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"vjepa2": smallest | {"results": "results-mine"}}))
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--directory", str(tmp_path)]
+    command += ["--snakefile", str(tmp_path / "Snakefile")]
+    whole = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, check=False, cwd=tmp_path)
+    said = whole.stdout + whole.stderr
+    assert whole.returncode == 0, said
+    assert re.search(r"^vjepa2_report +1$", said, re.MULTILINE)
+    assert re.search(r"^mine +1$", said, re.MULTILINE)
+    # Its own rules keep their shell, and ours find the command.
+    (tmp_path / "results-mine").mkdir()
+    (tmp_path / "results-mine/report.html").touch()
+    allowed = [*command, "mine.txt", "results-mine/config/collect.yaml", "--allowed-rules", "mine", "vjepa2_resolve_config"]
+    ended = subprocess.run(allowed, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert (tmp_path / "mine.txt").read_text().endswith("counted\n")
+    assert yaml.safe_load((tmp_path / "results-mine/config/collect.yaml").read_text())["episodes"] == 16
+
+
+def test_the_command_of_every_rule_is_one_that_the_command_line_takes(tmp_path: Path, snakemake: Command) -> None:
+    (tmp_path / "sweep.csv").write_text(SHEET)
+    planned = snakemake(
+        tmp_path,
+        "--dry-run",
+        "--printshellcmds",
+        configfile=altered(tmp_path, sweep="sweep.csv", encoders=["trained", "untrained"]),
+    )
+    lines = re.findall(r"^ *(?:Shell command: )?vjepa2 (.*?) > \S+ 2>&1$", planned.stdout, re.MULTILINE)
+    named = {_parsed(typer.main.get_command(app), shlex.split(line)) for line in lines}
+    assert named == {"resolve", "launch", "collect", "ingest", "init", *TRAINED} - {"posttrain"}
+    trainings = [shlex.split(line.partition(" -- ")[2]) for line in lines if " -- " in line]
+    assert {_parsed(typer.main.get_command(app), words) for words in trainings} == {"pretrain", "posttrain"}
+
+
+def _parsed(command: Any, words: list[str]) -> str:
+    """The name of the command that these words are of; raises where one of its options or arguments is wrong or lacks."""
+    context = command.make_context(command.name, words)
+    if not hasattr(command, "commands"):
+        return str(command.name)
+    name, inner, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+    inner.name = name
+    return _parsed(inner, rest)
 
 
 def test_lint_is_clean() -> None:

@@ -344,6 +344,15 @@ def evaluate(
 def report(
     inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="Run directories and reports.")],
     out: Annotated[Path, typer.Option(help="The page to write, *.html.")],
+    summary: Annotated[
+        Path | None, typer.Option(help="Also write what this run comes to, for --compare of another page.")
+    ] = None,
+    compare: Annotated[
+        list[Path] | None, typer.Option(metavar="SUMMARY", help="The --summary of another run, named by its folder; repeatable.")
+    ] = None,
+    benchmarks: Annotated[
+        list[Path] | None, typer.Option(metavar="DIR", help="A folder of Snakemake's benchmark files; repeatable.")
+    ] = None,
     config: Annotated[str, config_option("report")] = "tiny-report",
     overrides: Overrides = None,
     as_json: Json = False,
@@ -355,5 +364,5 @@ def report(
     from vjepa2cli.reporting import report as run
 
     with console.step_output(out):
-        path = run(inputs, out, config=settings)
+        path = run(inputs, out, config=settings, summary=summary, others=compare or (), benchmarks=benchmarks or ())
     console.emit({"out": str(path)}, str(path), as_json=as_json)

@@ -6,6 +6,7 @@ from statistics import median
 
 from vjepa2cli.reporting import page
 from vjepa2cli.reporting.sources import Source, of_kind
+from vjepa2cli.reporting.usage import Usage, usage_table
 
 _SHOWN_REFUSALS = 12
 _WANTED = {
@@ -61,17 +62,21 @@ def _first(lines: Sequence[str]) -> list[str]:
     return [*lines[:_SHOWN_REFUSALS], *([f"and {rest} more"] if rest > 0 else [])]
 
 
-def timing(sources: Sequence[Source]) -> str:
-    """Wall times, which differ from run to run and are no part of the page's digest."""
+def timing(sources: Sequence[Source], usage: Sequence[Usage] = ()) -> str:
+    """Wall times and memory, which differ from run to run and are no part of the page's digest."""
     rows = [(page.text(source.name), page.text(part), value) for source in sources for part, value in _times(source)]
-    if not rows:
+    if not rows and not usage:
         return ""
     total = sum(float(source.timing["seconds"]) for source in sources if "seconds" in source.timing)
     lead = (
         f"Seconds on the machine that ran each step; {total / 60:.1f} minutes in all. A resumed run counts from where it resumed."
     )
     return page.section(
-        "timing", "Time", page.paragraph(lead, kind="lead"), page.table(("artefact", "", "seconds"), rows, numbers=[2])
+        "timing",
+        "Time and memory",
+        page.paragraph(lead, kind="lead"),
+        usage_table(usage),
+        page.folded("By part of each step", page.table(("artefact", "", "seconds"), rows, numbers=[2])),
     )
 
 

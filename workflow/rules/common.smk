@@ -1,14 +1,11 @@
 # Names and functions that the rules use.
 import json
+import re
 import shlex
-
-import yaml
-from snakemake.exceptions import WorkflowError
 
 RESULTS = config["results"].rstrip("/")
 DATA = Path(config["data"])
 ENCODERS = config["encoders"]
-PRESETS = Path(workflow.basedir) / "vjepa2cli" / "presets"
 
 HAS_ROBOT = config["simulate"] or bool(config["episodes"])
 HAS_LABELS = config["simulate"] or bool(config["labels"])
@@ -25,7 +22,26 @@ if config["simulate"] and config["episodes"]:
     )
 
 
+# Of each step what must be the same in two runs for them to share what it makes: all that it is made from.
+TRUNK = ["collect", "ingest", "pretrain"]
+LATENTS = [*TRUNK, "precompute"]
+MADE_FROM = {
+    "collect": ["collect"],
+    "ingest": ["collect", "ingest"],
+    "pretrain": TRUNK,
+    "precompute": LATENTS,
+    "posttrain": [*LATENTS, "posttrain"],
+    "probe": [*TRUNK, "probe"],
+    "validate": [*LATENTS, "posttrain", "validate"],
+    "evaluate": [*LATENTS, "posttrain", "evaluate"],
+    "report": STEPS,
+}
+# The run without a name is the one of the configuration alone.
+RUNS = {"": {}} | read_sweep(config["sweep"])
+
+
 wildcard_constraints:
+    home=re.escape(RESULTS) + r"(/runs/[\w.-]+)?",
     encoder="trained|untrained|pixels",
     step="[a-z]+",
     store="videos|robot",
@@ -46,11 +62,46 @@ for name in [*config["videos"], *config["episodes"], *filter(None, [config["labe
         )
 
 
+def run_of(wildcards):
+    """Which run a folder is of."""
+    return "" if wildcards.home == RESULTS else Path(wildcards.home).name
+
+
+def changed(run, steps):
+    """What a run changes about these steps."""
+    return {
+        key: value for key, value in RUNS[run].items() if key.split(".")[0] in steps
+    }
+
+
+def home(step, run):
+    """The folder of what a step makes for a run: that of the first run which agrees with it up to there."""
+    steps = MADE_FROM[step]
+    first = next(
+        other for other in RUNS if changed(other, steps) == changed(run, steps)
+    )
+    return f"{RESULTS}/runs/{first}" if first else RESULTS
+
+
+def made(step, path):
+    """What another step makes for the same run, as an input function; `path` is what lies below its folder."""
+    return (
+        lambda wildcards: f"{home(step, run_of(wildcards))}/{path.format(**wildcards)}"
+    )
+
+
+def preset(wildcards):
+    """The preset of a step in a run."""
+    return RUNS[run_of(wildcards)].get(
+        wildcards.step, config["presets"][wildcards.step]
+    )
+
+
 def preset_files(wildcards):
     """The YAML file of a step's config and those that it builds on, as far as they are files that can be edited here."""
-    files, name = [], config["presets"][wildcards.step]
+    files, name = [], preset(wildcards)
     while name:
-        shipped = PRESETS / f"{name}.yaml"
+        shipped = PRESETS / f"{name}.yaml" if PRESETS else Path()
         path = shipped if shipped.is_file() else Path(name)
         if not path.is_file():
             break
@@ -70,14 +121,20 @@ def leaves(tree, prefix=""):
 
 
 def overrides(wildcards):
-    """The --set options of a step."""
-    changes = config["overrides"].get(wildcards.step, {})
-    return " ".join(f"--set {shlex.quote(change)}" for change in leaves(changes))
+    """The --set options of a step; of one that a run's line names as well, its own comes last and wins."""
+    changes = list(leaves(config["overrides"].get(wildcards.step, {})))
+    own = RUNS[run_of(wildcards)].items()
+    changes += [
+        f"{key.partition('.')[2]}={json.dumps(value)}"
+        for key, value in own
+        if key.startswith(f"{wildcards.step}.")
+    ]
+    return " ".join(f"--set {shlex.quote(change)}" for change in changes)
 
 
 def resolved(step):
     """The resolved config of a step."""
-    return f"{RESULTS}/config/{step}.yaml"
+    return f"{{home}}/config/{step}.yaml"
 
 
 def recorded_by_collect(wildcards):
@@ -93,7 +150,7 @@ def named_recordings(wildcards):
 def recordings(wildcards):
     """The files that a store is made of."""
     if recorded_by_collect(wildcards):
-        return rules.collect.output.summary
+        return made("collect", "recordings/collection.json")(wildcards)
     return source_files(named_recordings(wildcards))
 
 
@@ -108,10 +165,10 @@ def label_files(wildcards):
     return []
 
 
-def sources(wildcards):
+def sources(wildcards, input):
     """The files and folders to ingest, as arguments."""
     if recorded_by_collect(wildcards):
-        folders = [Path(rules.collect.output.summary).parent]
+        folders = [Path(input.recordings).parent]
     else:
         folders = [DATA / name for name in named_recordings(wildcards)]
     return " ".join(shlex.quote(str(folder)) for folder in folders)
@@ -130,20 +187,46 @@ def encoder_source(wildcards, input):
     return folder if wildcards.encoder == "trained" else f"{wildcards.encoder}:{folder}"
 
 
-def reports():
-    """All that the page is drawn from, in the order of the chain: what was recorded and stored, and every report."""
-    wanted = [rules.collect.output.summary] if config["simulate"] else []
-    wanted += [f"{RESULTS}/{store}.zarr.json" for store in stores()]
-    wanted.append(rules.pretrain.output.report)
+def reports(wildcards):
+    """All that a run's page is drawn from, in the order of the chain: what was recorded and stored, and every report."""
+    wanted = [("collect", "recordings/collection.json")] if config["simulate"] else []
+    wanted += [("ingest", f"{store}.zarr.json") for store in stores()]
+    wanted.append(("pretrain", "pretrain/report.json"))
     if HAS_LABELS:
-        wanted.append(rules.probe.output.report)
+        wanted.append(("probe", "probe/report.json"))
     if HAS_ROBOT:
-        wanted += expand(rules.precompute.output.latents, encoder=ENCODERS)
-        wanted += expand(rules.posttrain.output.report, encoder=ENCODERS)
-        wanted += expand(rules.validate.output.report, encoder=ENCODERS)
+        wanted += [("precompute", f"latents/{encoder}.h5") for encoder in ENCODERS]
+        wanted += [
+            ("posttrain", f"posttrain/{encoder}/report.json") for encoder in ENCODERS
+        ]
+        wanted += [("validate", f"validate/{encoder}.json") for encoder in ENCODERS]
     if config["simulate"]:
-        wanted += expand(rules.evaluate.output.report, encoder=ENCODERS)
-    return wanted
+        wanted += [
+            ("evaluate", f"evaluate/{encoder}/report.json") for encoder in ENCODERS
+        ]
+    return [made(step, path)(wildcards) for step, path in wanted]
+
+
+def other_runs(wildcards):
+    """The summaries of a sweep's runs, for the page of the run without a name."""
+    return (
+        []
+        if run_of(wildcards)
+        else [f"{RESULTS}/runs/{run}/summary.json" for run in RUNS if run]
+    )
+
+
+def comparison(wildcards, input):
+    """The option that names them."""
+    return " ".join(f"--compare {shlex.quote(file)}" for file in input.others)
+
+
+def benchmarks(wildcards):
+    """The options that name where the time and memory of a run's jobs are kept: its own folder and those it shares."""
+    folders = dict.fromkeys(home(step, run_of(wildcards)) for step in STEPS)
+    return " ".join(
+        f"--benchmarks {shlex.quote(folder + '/benchmarks')}" for folder in folders
+    )
 
 
 def stores():

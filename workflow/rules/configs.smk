@@ -9,11 +9,11 @@ rule resolve_config:
     input:
         preset_files,
     output:
-        f"{RESULTS}/config/{{step}}.yaml",
+        "{home}/config/{step}.yaml",
     log:
-        f"{RESULTS}/logs/config/{{step}}.log",
+        "{home}/logs/config/{step}.log",
     params:
-        preset=lambda wildcards: config["presets"][wildcards.step],
+        preset=preset,
         overrides=overrides,
     shell:
         "vjepa2 config resolve {params.preset:q} {params.overrides} --out {output:q} > {log:q} 2>&1"

@@ -5,9 +5,11 @@ rule collect:
     input:
         config=resolved("collect"),
     output:
-        summary=f"{RESULTS}/recordings/collection.json",
+        summary="{home}/recordings/collection.json",
     log:
-        f"{RESULTS}/logs/collect.log",
+        "{home}/logs/collect.log",
+    benchmark:
+        "{home}/benchmarks/collect.tsv"
     priority: 90
     threads: 2
     params:
@@ -22,9 +24,11 @@ rule ingest:
         recordings=recordings,
         labels=label_files,
     output:
-        summary=f"{RESULTS}/{{store}}.zarr.json",
+        summary="{home}/{store}.zarr.json",
     log:
-        f"{RESULTS}/logs/ingest-{{store}}.log",
+        "{home}/logs/ingest-{store}.log",
+    benchmark:
+        "{home}/benchmarks/ingest-{store}.tsv"
     priority: 80
     threads: 2
     params:

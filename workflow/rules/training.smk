@@ -5,11 +5,13 @@
 rule pretrain:
     input:
         config=resolved("pretrain"),
-        store=f"{RESULTS}/{PRETRAINING_STORE}.zarr.json",
+        store=made("ingest", f"{PRETRAINING_STORE}.zarr.json"),
     output:
-        report=f"{RESULTS}/pretrain/report.json",
+        report="{home}/pretrain/report.json",
     log:
-        f"{RESULTS}/logs/pretrain.log",
+        "{home}/logs/pretrain.log",
+    benchmark:
+        "{home}/benchmarks/pretrain.tsv"
     priority: 70
     threads: 1
     resources:
@@ -28,9 +30,11 @@ rule initialise:
     input:
         config=resolved("pretrain"),
     output:
-        config=f"{RESULTS}/initial/config.json",
+        config="{home}/initial/config.json",
     log:
-        f"{RESULTS}/logs/initialise.log",
+        "{home}/logs/initialise.log",
+    benchmark:
+        "{home}/benchmarks/initialise.tsv"
     threads: 1
     params:
         model=subpath(output.config, parent=True),
@@ -41,16 +45,21 @@ rule initialise:
 rule precompute:
     input:
         config=resolved("precompute"),
-        store=f"{RESULTS}/robot.zarr.json",
-        encoder=lambda wildcards: (
-            rules.pretrain.output.report
-            if wildcards.encoder == "trained"
-            else rules.initialise.output.config
-        ),
+        store=made("ingest", "robot.zarr.json"),
+        encoder=lambda wildcards: made(
+            "pretrain",
+            (
+                "pretrain/report.json"
+                if wildcards.encoder == "trained"
+                else "initial/config.json"
+            ),
+        )(wildcards),
     output:
-        latents=f"{RESULTS}/latents/{{encoder}}.h5",
+        latents="{home}/latents/{encoder}.h5",
     log:
-        f"{RESULTS}/logs/precompute-{{encoder}}.log",
+        "{home}/logs/precompute-{encoder}.log",
+    benchmark:
+        "{home}/benchmarks/precompute-{encoder}.tsv"
     priority: 60
     threads: 1
     params:
@@ -64,11 +73,13 @@ rule precompute:
 rule posttrain:
     input:
         config=resolved("posttrain"),
-        latents=rules.precompute.output.latents,
+        latents=made("precompute", "latents/{encoder}.h5"),
     output:
-        report=f"{RESULTS}/posttrain/{{encoder}}/report.json",
+        report="{home}/posttrain/{encoder}/report.json",
     log:
-        f"{RESULTS}/logs/posttrain-{{encoder}}.log",
+        "{home}/logs/posttrain-{encoder}.log",
+    benchmark:
+        "{home}/benchmarks/posttrain-{encoder}.tsv"
     priority: 50
     threads: 1
     resources:
@@ -84,12 +95,14 @@ rule posttrain:
 rule probe:
     input:
         config=resolved("probe"),
-        store=f"{RESULTS}/robot.zarr.json",
-        encoder=rules.pretrain.output.report,
+        store=made("ingest", "robot.zarr.json"),
+        encoder=made("pretrain", "pretrain/report.json"),
     output:
-        report=f"{RESULTS}/probe/report.json",
+        report="{home}/probe/report.json",
     log:
-        f"{RESULTS}/logs/probe.log",
+        "{home}/logs/probe.log",
+    benchmark:
+        "{home}/benchmarks/probe.tsv"
     priority: 45
     threads: 1
     params:

@@ -4,12 +4,14 @@
 rule validate:
     input:
         config=resolved("validate"),
-        latents=rules.precompute.output.latents,
-        model=rules.posttrain.output.report,
+        latents=made("precompute", "latents/{encoder}.h5"),
+        model=made("posttrain", "posttrain/{encoder}/report.json"),
     output:
-        report=f"{RESULTS}/validate/{{encoder}}.json",
+        report="{home}/validate/{encoder}.json",
     log:
-        f"{RESULTS}/logs/validate-{{encoder}}.log",
+        "{home}/logs/validate-{encoder}.log",
+    benchmark:
+        "{home}/benchmarks/validate-{encoder}.tsv"
     priority: 30
     threads: 1
     params:
@@ -22,11 +24,13 @@ rule validate:
 rule evaluate:
     input:
         config=resolved("evaluate"),
-        model=rules.posttrain.output.report,
+        model=made("posttrain", "posttrain/{encoder}/report.json"),
     output:
-        report=f"{RESULTS}/evaluate/{{encoder}}/report.json",
+        report="{home}/evaluate/{encoder}/report.json",
     log:
-        f"{RESULTS}/logs/evaluate-{{encoder}}.log",
+        "{home}/logs/evaluate-{encoder}.log",
+    benchmark:
+        "{home}/benchmarks/evaluate-{encoder}.tsv"
     priority: 40
     threads: 1
     params:
@@ -39,11 +43,29 @@ rule evaluate:
 rule report:
     input:
         config=resolved("report"),
-        reports=reports(),
+        reports=reports,
+        others=other_runs,
     output:
-        page=f"{RESULTS}/report.html",
+        page=report(
+            "{home}/report.html",
+            caption="../report/page.rst",
+            category="Results",
+            labels={"run": "{home}", "what": "the page"},
+        ),
+        summary=report(
+            "{home}/summary.json",
+            caption="../report/summary.rst",
+            category="Results",
+            labels={"run": "{home}", "what": "its numbers"},
+        ),
     log:
-        f"{RESULTS}/logs/report.log",
+        "{home}/logs/report.log",
+    benchmark:
+        "{home}/benchmarks/report.tsv"
     threads: 1
+    params:
+        comparison=comparison,
+        benchmarks=benchmarks,
     shell:
-        "vjepa2 report {input.reports:q} --out {output.page:q} --config {input.config:q} > {log:q} 2>&1"
+        "vjepa2 report {input.reports:q} --out {output.page:q} --summary {output.summary:q} {params.comparison} "
+        "{params.benchmarks} --config {input.config:q} > {log:q} 2>&1"

@@ -2,9 +2,9 @@
 
 It installs Slurm and starts its daemons, as root on Debian, so it runs only where VJEPA2_TEST_SLURM=1 asks for it.
 
-No story depends on how fast the machine is. A training is stopped (SIGSTOP) once it has written a checkpoint, and what happens to its
-job happens while it stands still; after that it is woken. Slurm looks at time limits every 30 seconds, so the warning of one comes
-at a moment that nobody chooses: the training stands still until that warning wakes it, as Slurm's signals do.
+No story depends on how fast the machine is. A training is stopped (SIGSTOP) once it has written a checkpoint, and what happens to
+its job happens while it stands still; after that it is woken. Slurm looks at time limits every 30 seconds, so the warning of one
+comes at a moment that nobody chooses: the training stands still until that warning wakes it, as Slurm's signals do.
 """
 
 import contextlib
@@ -48,8 +48,9 @@ def wait_until(reached: Callable[[], Any], *, what: str, run: "subprocess.Popen[
     """Until `reached`; fails at once where the run that should bring it about has ended, and after ten minutes."""
     until = time.monotonic() + 600
     while not reached():
-        ended = run is not None and run.poll() is not None and not reached()
-        assert not ended and time.monotonic() < until, f"waiting for {what}:\n{log.read_text()[-6000:]}"
+        over = time.monotonic() > until or (run is not None and run.poll() is not None)
+        if over and not reached():
+            pytest.fail(f"waiting for {what}:\n{log.read_text()[-6000:]}")
         time.sleep(0.05)
 
 
