@@ -12,11 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import typer
 import yaml
 
+from vjepa2cli.artifacts.latent_store import LatentStore
 from vjepa2cli.cli import app
 
 REPOSITORY = Path(__file__).parents[2]
@@ -40,7 +42,7 @@ def altered(folder: Path, **changes: object) -> Path:
     """A config file that differs from the one of the tests."""
     tree = yaml.safe_load((REPOSITORY / "tests/workflow/smallest.yaml").read_text())
     for key, value in changes.items():
-        tree[key] = tree[key] | value if isinstance(value, dict) else value
+        tree[key] = tree.get(key, {}) | value if isinstance(value, dict) else value
     file = folder / "altered.yaml"
     file.write_text(yaml.safe_dump(tree))
     return file
@@ -202,6 +204,25 @@ def test_runs_of_a_sweep_share_what_is_made_alike(tmp_path: Path, snakemake: Com
     assert "pretrain results/robot.zarr --run-dir results/runs/seed-1/pretrain" in said
 
 
+@pytest.mark.slow
+def test_steps_in_parts_make_the_same_latents(finished_run: Path, snakemake: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished_run, folder, symlinks=True)
+    for left in [*(folder / "results/latents").iterdir(), folder / "results/robot.zarr.json"]:
+        left.unlink()
+    shutil.rmtree(folder / "results/robot.zarr")
+    wanted = ["results/latents/trained.h5", "--forcerun", "ingest", "precompute", "--rerun-triggers", "input"]
+    how = altered(tmp_path, shards={"ingest": 2, "precompute": 2})
+    ended = snakemake(
+        folder, *wanted, "--allowed-rules", "ingest_part", "ingest", "precompute_part", "precompute", configfile=how
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert len(list((folder / "results/latents").glob("trained-*-of-00002.h5"))) == 2
+    before, after = (LatentStore.open(run / "results/latents/trained.h5") for run in (finished_run, folder))
+    assert before.digest == after.digest
+    assert all(np.array_equal(before.tokens(index), after.tokens(index)) for index in range(len(before.lengths)))
+
+
 @pytest.mark.parametrize(
     ("sheet", "says"),
     [
@@ -258,7 +279,7 @@ def test_the_command_of_every_rule_is_one_that_the_command_line_takes(tmp_path: 
         tmp_path,
         "--dry-run",
         "--printshellcmds",
-        configfile=altered(tmp_path, sweep="sweep.csv", encoders=["trained", "untrained"]),
+        configfile=altered(tmp_path, sweep="sweep.csv", encoders=["trained", "untrained"], shards={"ingest": 2, "precompute": 3}),
     )
     lines = re.findall(r"^ *(?:Shell command: )?vjepa2 (.*?) > \S+ 2>&1$", planned.stdout, re.MULTILINE)
     named = {_parsed(typer.main.get_command(app), shlex.split(line)) for line in lines}

@@ -11,6 +11,7 @@ from vjepa2cli.errors import ArtifactError
 
 if TYPE_CHECKING:
     from vjepa2cli.ingestion import IngestSummary
+    from vjepa2cli.settings import IngestConfig
 
 _ROWS = 100
 
@@ -38,6 +39,12 @@ def ingest(
         typer.Option(metavar="STORE.zarr", help="Write nothing: read every frame of this store and check its digests."),
     ] = None,
     summary: Annotated[Path | None, typer.Option(help="Also write the summary here, last.")] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N", help="Take in part I (from 0) of N, beside other jobs; the same without --shard completes it."
+        ),
+    ] = None,
     config: Annotated[str, config_option("ingest")] = "tiny-ingest",
     overrides: Overrides = None,
     workers: Workers = 1,
@@ -61,6 +68,9 @@ def ingest(
         from vjepa2cli import config as configs
 
         settings = settings.model_copy(update={"robot": configs.load_robot(robot)})
+    if shard is not None:
+        _ingest_part(sources, out, settings, shard=shard, labels=labels, workers=workers, replace=replace, summary=summary)
+        return
     with console.step_output(out) as progress:
         result = start_or_replace(
             lambda: run(sources, out, labels=labels, config=settings, workers=workers, progress=progress), out, replace=replace
@@ -80,6 +90,43 @@ def ingest(
         console.say(f"warning: {warning}")
     text = "\n".join([_table(result), *_robot_lines(result["robot"]), _last_line(out, result)])
     console.emit(dict(result), text, as_json=as_json)
+
+
+def _ingest_part(
+    sources: list[Path],
+    out: Path,
+    settings: "IngestConfig",
+    *,
+    shard: str,
+    labels: Path | None,
+    workers: int,
+    replace: bool,
+    summary: Path | None,
+) -> None:
+    from vjepa2cli.artifacts.latent_store import Shard
+    from vjepa2cli.artifacts.locks import locked
+    from vjepa2cli.files import write_json
+    from vjepa2cli.ingestion import begin, ingest_part
+
+    part = Shard.parse(shard)
+    with console.step_output(out) as progress:
+        # One at a time, since a part that starts the store over must not remove what another one has begun.
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with locked(out.parent):
+            start_or_replace(lambda: begin(sources, out, config=settings, labels=labels), out, replace=replace)
+        count = ingest_part(
+            sources,
+            out,
+            part=part.index,
+            parts=part.count,
+            config=settings,
+            labels=labels,
+            workers=workers,
+            progress=progress,
+        )
+    if summary is not None:
+        write_json(summary, {"store": str(out), "part": shard, "sources": count})
+    console.say(f"{out}: {count} sources of part {shard} are in; the same command without --shard completes the store")
 
 
 def _robot_lines(found: dict[str, Any] | None) -> list[str]:

@@ -23,10 +23,10 @@ from vjepa2cli.ingestion.verification import verify
 from vjepa2cli.ingestion.workers import run_here, run_in_processes
 from vjepa2cli.progress import SILENT, Progress
 from vjepa2cli.recordings.places import Wanted
-from vjepa2cli.recordings.sources import Source, find_sources
+from vjepa2cli.recordings.sources import Found, Source, find_sources
 from vjepa2cli.settings import IngestConfig
 
-__all__ = ["IngestSummary", "ingest", "verify"]
+__all__ = ["IngestSummary", "begin", "ingest", "ingest_part", "verify"]
 
 
 class IngestSummary(TypedDict):
@@ -71,13 +71,8 @@ def ingest(
     refused. With `workers` 0 all is done in this process, and nobody looks after it. Raises InputError where nothing can be
     used, StaleArtifactError where `out` was begun under another config or holds a source that is gone, OSError for a full disk.
     """
-    wanted = Wanted(VIDEO_SUFFIXES, IMAGE_SUFFIXES, config.cameras, config.robot)
-    found = find_sources([Path(source) for source in sources], wanted, labels=labels)
     out = Path(out)
-    _refuse_other_config(out, config)
-    writer = VideoStoreWriter.open(out, configs.to_tree(config))
-    writer.remove_unfinished()
-    _refuse_vanished(writer, found.sources)
+    writer, found = _begin(sources, out, config=config, labels=labels)
     pending, lost = found.sources, dict[str, str]()
     progress.start("ingest", total=len(pending))
     while pending:
@@ -97,6 +92,45 @@ def ingest(
     if not known and (checks := check_robot(store, config.robot)) is not None:
         writer.keep_checks(checks, of=store.digest)
     return _summary(store, remarks=found.remarks, images_passed_over=sum(found.images_passed_over.values()))
+
+
+def ingest_part(
+    sources: Sequence[Path],
+    out: Path,
+    *,
+    part: int,
+    parts: int,
+    config: IngestConfig,
+    labels: Path | None = None,
+    workers: int = 1,
+    patience: float = 120.0,
+    progress: Progress = SILENT,
+) -> int:
+    """Bring every `parts`-th source, from number `part` on, into the store at `out`, as one of several jobs; returns how many.
+
+    `ingest` with the same sources then finds them there and completes the store: what it holds does not depend on the parts.
+    """
+    _, found = _begin(sources, out, config=config, labels=labels)
+    mine = found.sources[part::parts]
+    progress.start("ingest", total=len(mine))
+    _take(mine, out, config, workers=workers, patience=patience, progress=progress)
+    progress.finish()
+    return len(mine)
+
+
+def begin(sources: Sequence[Path], out: Path, *, config: IngestConfig, labels: Path | None = None) -> None:
+    """Create the store at `out` or see that it may be gone on with; raises StaleArtifactError as `ingest` does."""
+    _begin(sources, out, config=config, labels=labels)
+
+
+def _begin(sources: Sequence[Path], out: Path, *, config: IngestConfig, labels: Path | None) -> tuple[VideoStoreWriter, Found]:
+    wanted = Wanted(VIDEO_SUFFIXES, IMAGE_SUFFIXES, config.cameras, config.robot)
+    found = find_sources([Path(source) for source in sources], wanted, labels=labels)
+    _refuse_other_config(out, config)
+    writer = VideoStoreWriter.open(out, configs.to_tree(config))
+    writer.remove_unfinished()
+    _refuse_vanished(writer, found.sources)
+    return writer, found
 
 
 def _refuse_other_config(out: Path, config: IngestConfig) -> None:

@@ -44,6 +44,8 @@ wildcard_constraints:
     home=re.escape(RESULTS) + r"(/runs/[\w.-]+)?",
     encoder="trained|untrained|pixels",
     step="[a-z]+",
+    part=r"\d{5}",
+    parts=r"\d{5}",
     store="videos|robot",
 
 
@@ -181,6 +183,25 @@ def labels(wildcards, input):
     return f"--labels {shlex.quote(str(input.labels))}" if input.labels else ""
 
 
+def encoder_weights(wildcards):
+    """What an encoder is read from: a baseline needs the shape of the pretrained one, and no pretraining."""
+    trained = wildcards.encoder == "trained"
+    path = "pretrain/report.json" if trained else "initial/config.json"
+    return made("pretrain", path)(wildcards)
+
+
+def parts(step, path):
+    """The files of a step's parts, as an input function; none where the step is one job."""
+    count = config["shards"].get(step, 1)
+    names = [f"{part:05d}-of-{count:05d}" for part in range(count)] if count > 1 else []
+    return lambda wildcards: [path.format(part=name, **wildcards) for name in names]
+
+
+def shard(wildcards):
+    """Which part of how many, as the command takes it."""
+    return f"{int(wildcards.part)}/{int(wildcards.parts)}"
+
+
 def encoder_source(wildcards, input):
     """Which encoder makes the latents: the pretrained one, its untrained twin, or none but the pixels."""
     folder = str(Path(input.encoder).parent)
@@ -225,7 +246,7 @@ def benchmarks(wildcards):
     """The options that name where the time and memory of a run's jobs are kept: its own folder and those it shares."""
     folders = dict.fromkeys(home(step, run_of(wildcards)) for step in STEPS)
     return " ".join(
-        f"--benchmarks {shlex.quote(folder + '/benchmarks')}" for folder in folders
+        f"--benchmarks {shlex.quote(str(Path(folder, 'benchmarks')))}" for folder in folders
     )
 
 

@@ -18,11 +18,36 @@ rule collect:
         "vjepa2 collect --out {params.recordings:q} --config {input.config:q} --workers {threads} --replace > {log:q} 2>&1"
 
 
+# Parts are jobs of their own that fill one store; ingest lists what is in it, and is the whole work where `shards` says 1.
+rule ingest_part:
+    input:
+        config=resolved("ingest"),
+        recordings=recordings,
+        labels=label_files,
+    output:
+        summary="{home}/parts/{store}-{part}-of-{parts}.json",
+    log:
+        "{home}/logs/ingest-{store}-{part}-of-{parts}.log",
+    benchmark:
+        "{home}/benchmarks/ingest-{store}-{part}-of-{parts}.tsv"
+    priority: 80
+    threads: 2
+    params:
+        sources=sources,
+        labels=labels,
+        store="{home}/{store}.zarr",
+        shard=shard,
+    shell:
+        "vjepa2 ingest {params.sources} --out {params.store:q} {params.labels} --summary {output.summary:q} "
+        "--shard {params.shard} --config {input.config:q} --workers {threads} --replace > {log:q} 2>&1"
+
+
 rule ingest:
     input:
         config=resolved("ingest"),
         recordings=recordings,
         labels=label_files,
+        parts=parts("ingest", "{home}/parts/{store}-{part}.json"),
     output:
         summary="{home}/{store}.zarr.json",
     log:

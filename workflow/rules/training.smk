@@ -42,18 +42,37 @@ rule initialise:
         "vjepa2 weights init {input.config:q} --out {params.model:q} > {log:q} 2>&1"
 
 
+# Parts are jobs of their own, each with a file that goes on where it was killed; precompute makes them one store, and is the
+# whole work where `shards` says 1.
+rule precompute_part:
+    input:
+        config=resolved("precompute"),
+        store=made("ingest", "robot.zarr.json"),
+        encoder=encoder_weights,
+    output:
+        latents="{home}/latents/{encoder}-{part}-of-{parts}.h5",
+    log:
+        "{home}/logs/precompute-{encoder}-{part}-of-{parts}.log",
+    benchmark:
+        "{home}/benchmarks/precompute-{encoder}-{part}-of-{parts}.tsv"
+    priority: 60
+    threads: 1
+    params:
+        store=subpath(input.store, strip_suffix=".json"),
+        encoder=encoder_source,
+        whole="{home}/latents/{encoder}.h5",
+        shard=shard,
+    shell:
+        "vjepa2 --threads {threads} precompute {params.store:q} --model {params.encoder:q} --out {params.whole:q} "
+        "--shard {params.shard} --config {input.config:q} --replace > {log:q} 2>&1"
+
+
 rule precompute:
     input:
         config=resolved("precompute"),
         store=made("ingest", "robot.zarr.json"),
-        encoder=lambda wildcards: made(
-            "pretrain",
-            (
-                "pretrain/report.json"
-                if wildcards.encoder == "trained"
-                else "initial/config.json"
-            ),
-        )(wildcards),
+        encoder=encoder_weights,
+        parts=parts("precompute", "{home}/latents/{encoder}-{part}.h5"),
     output:
         latents="{home}/latents/{encoder}.h5",
     log:
