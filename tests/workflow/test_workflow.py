@@ -32,7 +32,7 @@ def planned(ended: subprocess.CompletedProcess[str]) -> set[str]:
     rules = set()
     for block in blocks:
         named = re.match(r"(?:local)?rule (\w+):", block)
-        wildcard = re.search(r"wildcards: step=(\w+)", block)
+        wildcard = re.search(r"wildcards: .*step=(\w+)", block)
         if named and named[1] != "all":
             rules.add(f"config {wildcard[1]}" if wildcard else named[1])
     return rules

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from vjepa2cli.cli import console
-from vjepa2cli.cli.steps import Json, Overrides
+from vjepa2cli.cli import console, costs
+from vjepa2cli.cli.steps import Device, Json, Overrides
 from vjepa2cli.errors import ConfigError
 
 config_app = typer.Typer(no_args_is_help=True, help="List, show, check and resolve configurations.")
@@ -111,8 +111,19 @@ def _sizes(option: str, text: str, form: str) -> tuple[int, ...]:
     return tuple(map(int, sizes))
 
 
-def doctor(as_json: Json = False) -> None:
+config_app.command()(costs.cost)
+
+
+def doctor(
+    bench: Annotated[bool, typer.Option("--bench", help="Measure how fast it is, for `vjepa2 config cost`.")] = False,
+    out: Annotated[Path | None, typer.Option(help="With --bench: where to write the rates.")] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
     """Check versions, devices, video codecs, the simulator and the disk; each red line says what to do."""
+    if bench:
+        costs.measure(out, device, as_json=as_json)
+        return
     from vjepa2cli.diagnosis import diagnose
 
     with console.step_output():

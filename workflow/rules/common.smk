@@ -246,7 +246,8 @@ def benchmarks(wildcards):
     """The options that name where the time and memory of a run's jobs are kept: its own folder and those it shares."""
     folders = dict.fromkeys(home(step, run_of(wildcards)) for step in STEPS)
     return " ".join(
-        f"--benchmarks {shlex.quote(str(Path(folder, 'benchmarks')))}" for folder in folders
+        f"--benchmarks {shlex.quote(str(Path(folder, 'benchmarks')))}"
+        for folder in folders
     )
 
 

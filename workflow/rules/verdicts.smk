@@ -69,3 +69,33 @@ rule report:
     shell:
         "vjepa2 report {input.reports:q} --out {output.page:q} --summary {output.summary:q} {params.comparison} "
         "{params.benchmarks} --config {input.config:q} > {log:q} 2>&1"
+
+
+# What it will take, beforehand: `snakemake cost`. The rates are measured once, by a job like those that train.
+localrules:
+    cost,
+
+
+rule rates:
+    output:
+        rates="{home}/rates.json",
+    log:
+        "{home}/logs/rates.log",
+    benchmark:
+        "{home}/benchmarks/rates.tsv"
+    threads: 1
+    shell:
+        "vjepa2 --threads {threads} doctor --bench --out {output.rates:q} > {log:q} 2>&1"
+
+
+rule cost:
+    input:
+        rates=f"{RESULTS}/rates.json",
+        configs=expand(f"{RESULTS}/config/{{step}}.yaml", step=STEPS),
+    log:
+        f"{RESULTS}/logs/cost.log",
+    threads: 1
+    params:
+        encoders=",".join(ENCODERS),
+    shell:
+        "vjepa2 config cost {input.configs:q} --rates {input.rates:q} --encoders {params.encoders} 2> {log:q}"
