@@ -143,7 +143,8 @@ def world_models(sources: Sequence[Source]) -> str:
             drawing = curves(
                 lines, f"posttrain{index}", x_label="step", y_label=f"held-out error, {ENCODER_NAMES[source.encoder]}"
             )
-            drawings.append(page.figure(drawing, _unfinished(source)))
+            words = "While the predictor trained; below copying it knows more than that nothing moves."
+            drawings.append(page.figure(drawing, " ".join(filter(None, [words, _unfinished(source)]))))
     if not drawings:
         return ""
     lead = (

@@ -15,7 +15,6 @@ from vjepa2cli.reporting.statistics import Share
 
 KIND = "summary"
 _HERE = "this page"
-_SEEDS = ("seed",)
 _STEPS = {"collection": "collect", "store": "ingest", "latents": "precompute", "evaluation": "evaluate", "validation": "validate"}
 
 
@@ -56,7 +55,11 @@ def comparison(runs: Sequence[Run]) -> str:
     keys = differing(runs)
     measured = list(dict.fromkeys(what for run in runs for what in run.results))
     rows = [
-        (page.text(run.name), page.text(_changes(run, runs[0], keys)), *(_cell(run.results.get(what)) for what in measured))
+        (
+            f"<span class=name>{page.text(run.name)}</span>",
+            page.text(_changes(run, runs[0], keys)),
+            *(_cell(run.results.get(what)) for what in measured),
+        )
         for run in runs
     ]
     drawings = [
@@ -94,18 +97,22 @@ def _over_seeds(runs: Sequence[Run], keys: Sequence[str], measured: Sequence[str
     """The mean over runs that differ in seeds alone: the interval of a single run says nothing of the next seed."""
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
-        kind = tuple(f"{key}={run.settings.get(key)}" for key in keys if not key.rpartition(".")[2].endswith(_SEEDS))
+        kind = tuple(f"{key}={run.settings.get(key)}" for key in keys if not _is_seed(key))
         groups.setdefault(kind, []).append(run)
     rows = [
         (page.text(", ".join(run.name for run in group)), *(_mean_cell(group, what) for what in measured))
         for group in groups.values()
-        if len(group) > 1
+        if any(map(_is_seed, differing(group)))
     ]
     if not rows:
         return ""
     head = ("runs that differ in seeds alone", *map(page.text, measured))
     words = "The mean over the runs, and the least and the greatest: how far one seed is from the next."
     return "<h3>Over seeds</h3>" + page.paragraph(words, kind="small muted") + page.table(head, rows)
+
+
+def _is_seed(key: str) -> bool:
+    return key.endswith("seed")
 
 
 def _mean_cell(runs: Sequence[Run], what: str) -> str:

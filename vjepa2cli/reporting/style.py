@@ -1,4 +1,4 @@
-"""How the page looks: two palettes, and rules that hold from a phone to a wide screen."""
+"""How the page looks: two palettes, and rules that hold from a phone to a wide screen and on paper."""
 
 _LIGHT = """
 --page:#fbfaf7;--surface:#fff;--ink:#1b1f24;--muted:#5d6570;--line:#dcdad3;--trained:#0a5fbf;--untrained:#a9570a;
@@ -11,7 +11,6 @@ _DARK = """
 CSS = f"""
 :root{{color-scheme:light dark;--font:system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif;{_LIGHT}}}
 @media(prefers-color-scheme:dark){{:root{{{_DARK}}}}}
-@media print{{:root{{{_LIGHT}}}}}
 *{{box-sizing:border-box}}
 html{{-webkit-text-size-adjust:100%}}
 body{{margin:0;background:var(--page);color:var(--ink);font:16px/1.55 var(--font)}}
@@ -60,5 +59,17 @@ ol.chain>li::before{{content:"";position:absolute;left:4px;top:.45em;width:11px;
 ol.chain>li:not(:last-child)::after{{content:"";position:absolute;left:9px;top:1.3em;bottom:-.2em;width:1px;background:var(--line)}}
 ol.chain>li.open::before{{background:var(--page);border:2px solid var(--muted)}}
 details{{margin:10px 0}}summary{{cursor:pointer;color:var(--trained)}}
+.name{{white-space:nowrap}}
 footer{{margin-top:60px;padding-top:14px;padding-bottom:50px;border-top:1px solid var(--line)}}
+@page{{margin:14mm}}
+@media print{{
+:root{{{_LIGHT}--page:#fff;color-scheme:light}}
+body{{font-size:10.5pt}}main,header,footer{{max-width:none;padding:0}}header{{padding-top:0}}
+nav,video{{display:none}}
+h2{{margin-top:26px}}h2,h3,.lead,summary{{break-after:avoid}}
+figure,.claim,.short,tr,ol.chain>li{{break-inside:avoid}}
+.figures,.claims{{grid-template-columns:1fr 1fr;gap:14px 22px}}.two{{grid-template-columns:3fr 4fr}}
+.scroll,.strip{{overflow:visible}}.strip img{{max-width:100%;min-width:0}}
+table{{font-size:8pt}}th{{font-size:7.5pt}}th,td,td.n,th.n{{padding-right:9px;white-space:normal}}
+}}
 """
