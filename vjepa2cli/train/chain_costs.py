@@ -19,13 +19,12 @@ from vjepa2cli.settings import (
     StepConfig,
     ValidateConfig,
 )
-from vjepa2cli.train.costs import Blocks, compute_costs
+from vjepa2cli.train.ac_costs import AcCosts, LatentShape
+from vjepa2cli.train.costs import compute_costs
 from vjepa2cli.train.networks import encoder_spec
 
 ON_GPU = ("pretrain", "precompute", "posttrain", "probe", "validate", "evaluate")
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
-_TRAINING = 3.0
-_FRAME_TOKENS = 2  # of a frame, beside its patches: its action and its state
 _HOUR = 3600.0
 
 
@@ -90,10 +89,10 @@ class _Networks:
         self.encoder = compute_costs(pretrain).encoder
         self._patch = encoder_spec(pretrain).patch_size
         posttrain, precompute = configs.get("posttrain"), configs.get("precompute")
-        own = posttrain.predictor if isinstance(posttrain, PosttrainConfig) else PosttrainConfig().predictor
-        self.predictor = Blocks(own.embed_dim, own.depth, int(own.embed_dim * own.mlp_ratio), own.num_heads)
         crop = precompute.crop if isinstance(precompute, PrecomputeConfig) else pretrain.clip.crop
-        self.frame_tokens = self.patches(crop) + _FRAME_TOKENS
+        side = crop // self._patch
+        config = posttrain if isinstance(posttrain, PosttrainConfig) else PosttrainConfig()
+        self.predictor = AcCosts(config, LatentShape(side, side, self.encoder.dim))
 
     def patches(self, crop: int) -> int:
         """Tokens of one frame."""
@@ -105,8 +104,8 @@ class _Networks:
 
     def predictor_flops(self, frames: float) -> float:
         """Forward, of a window of so many frames."""
-        tokens = frames * self.frame_tokens
-        return self.predictor.linear_flops(tokens) + self.predictor.attention_flops(tokens)
+        tokens, blocks = frames * self.predictor.frame_tokens, self.predictor.blocks
+        return blocks.linear_flops(tokens) + blocks.attention_flops(tokens)
 
     def planned_flops(self, samples: int, iterations: int, horizon: int) -> float:
         """Of one search: every sample is rolled out over the horizon."""
@@ -115,11 +114,9 @@ class _Networks:
     def judged(self, step: str, config: StepConfig, encoders: Sequence[str]) -> Work | None:
         jobs = len(encoders)
         if isinstance(config, PosttrainConfig):
-            windows = config.steps * config.batch_size
-            rolled = config.rollout_fraction * config.rollout_steps * self.predictor_flops(1)
-            flops = _TRAINING * windows * (self.predictor_flops(config.num_frames - 1) + rolled)
-            state = 12.0 * self.predictor.parameters * (config.keep_checkpoints + 1)
-            return Work(step, jobs, flops, width=self.predictor.dim, disk_bytes=state)
+            flops = config.steps * self.predictor.flops_per_step
+            size = 12.0 * self.predictor.parameters * (config.keep_checkpoints + 1)
+            return Work(step, jobs, flops, width=self.predictor.blocks.dim, disk_bytes=size)
         if isinstance(config, ProbeConfig):
             tokens = max(1, config.num_frames // 2) * self.patches(config.crop)
             clips = config.steps * config.batch_size * (1 + len([name for name in config.baselines if name == "untrained"]))
@@ -128,13 +125,13 @@ class _Networks:
         if isinstance(config, ValidateConfig):
             rolled = 2 * config.max_windows * self.predictor_flops(config.horizon)
             searched = config.num_inversions * self.planned_flops(config.cem.samples, config.cem.iterations, config.cem.horizon)
-            return Work(step, jobs, 0.0, rolled + searched, self.predictor.dim)
+            return Work(step, jobs, 0.0, rolled + searched, self.predictor.blocks.dim)
         if isinstance(config, EvaluateConfig):
             actions = config.episodes * config.max_actions
             search = self.planned_flops(config.cem.samples, config.cem.iterations, config.cem.horizon)
-            seen = self.encoder_flops(self.frame_tokens - _FRAME_TOKENS)
+            seen = self.encoder_flops(self.predictor.shape.tokens)
             flops = actions * (search + seen)
-            return Work(step, jobs, 0.0, flops, self.predictor.dim, simulated_frames=3 * actions)
+            return Work(step, jobs, 0.0, flops, self.predictor.blocks.dim, simulated_frames=3 * actions)
         return None
 
 
