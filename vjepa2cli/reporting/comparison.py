@@ -147,8 +147,8 @@ def _number(value: float) -> str:
 def _results(sources: Sequence[Source]) -> Iterator[tuple[str, Share | float]]:
     for evaluation in read_evaluations(sources):
         if evaluation.encoder == "trained":
-            yield "goals reached", evaluation.own.share
-            break
+            shift = "" if evaluation.shift == "none" else f", {evaluation.scene}"
+            yield f"{evaluation.title[0].lower()}{evaluation.title[1:]}{shift}", evaluation.own.share
     ended = [source for source in sources if source.ended]
     for source in of_kind(ended, "probe")[:1]:
         first = source.body["results"][0]

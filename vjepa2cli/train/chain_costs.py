@@ -127,12 +127,18 @@ class _Networks:
             searched = config.num_inversions * self.planned_flops(config.cem.samples, config.cem.iterations, config.cem.horizon)
             return Work(step, jobs, 0.0, rolled + searched, self.predictor.blocks.dim)
         if isinstance(config, EvaluateConfig):
-            actions = config.episodes * config.max_actions
+            actions = config.episodes * len(config.shifts) * sum(_actions(config, task) for task in config.tasks)
             search = self.planned_flops(config.cem.samples, config.cem.iterations, config.cem.horizon)
             seen = self.encoder_flops(self.predictor.shape.tokens)
             flops = actions * (search + seen)
             return Work(step, jobs, 0.0, flops, self.predictor.blocks.dim, simulated_frames=3 * actions)
         return None
+
+
+def _actions(config: EvaluateConfig, task: str) -> int:
+    """Actions that an episode of a task may take; a task of somebody's own environment is taken for a reach."""
+    allowed = getattr(config, task, config.reach).actions
+    return sum(allowed) if isinstance(allowed, tuple) else int(allowed)
 
 
 def price(work: Sequence[Work], rates: Mapping[str, Any], *, gpus: Mapping[str, int]) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ rule validate:
         "--config {input.config:q} > {log:q} 2>&1"
 
 
+# Each core plays episodes of its own.
 rule evaluate:
     input:
         config=resolved("evaluate"),
@@ -37,7 +38,7 @@ rule evaluate:
         model=subpath(input.model, parent=True),
     shell:
         "vjepa2 --threads {threads} evaluate --model {params.model:q} --out {output.report:q} "
-        "--config {input.config:q} > {log:q} 2>&1"
+        "--config {input.config:q} --workers {threads} > {log:q} 2>&1"
 
 
 rule report:
