@@ -19,7 +19,7 @@ from vjepa2cli.errors import ConfigError, DependencyError, InputError, TrainingE
 from vjepa2cli.ingestion import ingest
 from vjepa2cli.models.encoder_v21 import EncoderV21
 from vjepa2cli.models.predictor_v21 import PredictorV21
-from vjepa2cli.models.weights import load_encoder, load_predictor, state_digest
+from vjepa2cli.models.weights import encoder_digest, load_encoder, load_predictor, state_digest
 from vjepa2cli.settings import IngestConfig, PosttrainConfig, PretrainConfig
 from vjepa2cli.train.health import at_most, content_rank, effective_rank
 from vjepa2cli.train.losses import weighted_loss
@@ -107,6 +107,15 @@ def test_a_killed_pretraining_ends_as_the_undisturbed_one(noise_store: Path, tmp
     assert _model_bytes(tmp_path / "whole") == _model_bytes(tmp_path / "killed")
     whole, killed = (read_report(tmp_path / name / "report.json", "pretrain") for name in ("whole", "killed"))
     assert whole["digest"] == killed["digest"]
+
+
+def test_a_checkpoint_is_a_source_of_weights_as_the_model_is(noise_store: Path, tmp_path: Path) -> None:
+    config = _pretrain_config(keep_checkpoints=9)
+    pretrain(noise_store, tmp_path, config=config, device="cpu")
+    first, *_, last = sorted((tmp_path / "checkpoints").glob("step_*"))
+    assert encoder_digest(load_encoder(last)) == encoder_digest(load_encoder(tmp_path)) != encoder_digest(load_encoder(first))
+    assert load_encoder(first).spec == load_encoder(tmp_path).spec
+    assert state_digest(load_predictor(last)) == state_digest(load_predictor(tmp_path))
 
 
 def test_a_killed_posttraining_ends_as_the_undisturbed_one(noise_latents: Path, tmp_path: Path) -> None:

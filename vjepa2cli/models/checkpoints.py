@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vjepa2cli import config as configs
 from vjepa2cli import registry
 from vjepa2cli.errors import WeightsError
 from vjepa2cli.files import read_json
@@ -14,11 +15,14 @@ from vjepa2cli.models.checkpoint_files import PT_SUFFIXES, MappedFile, mapped, r
 from vjepa2cli.models.fitting import StateDict
 from vjepa2cli.models.key_mapping import MODEL_TYPE_V2_1, stated_numbers, to_official_names
 from vjepa2cli.models.probe import ProbeSpec
+from vjepa2cli.settings import PretrainConfig
 
 ENCODER_KEYS = ("target_encoder", "ema_encoder", "encoder")
 """What an encoder lies under, in the order in which one of several is taken."""
 
 _CLASSIFIERS = "classifiers"
+_STEP_FILE = "module.pt"
+"""The weights in `RUN_DIR/checkpoints/step_*`."""
 _SIGNATURES = {
     "ac_predictor": ("action_encoder.", "state_encoder."),
     "predictor": ("predictor_", "mask_tokens."),
@@ -89,10 +93,27 @@ def _locate(source: str) -> tuple[Path, registry.ReleasedModel | None]:
     return found, released
 
 
+def _read_step(path: Path) -> Checkpoint:
+    """A checkpoint of a pretraining that goes on or has ended; the config of its run states what the tensors do not tell."""
+    tree, file = mapped(read_pt, path / _STEP_FILE)
+    config = configs.load(path.parent.parent / "config.yaml", PretrainConfig)
+    sizes, clip = config.encoder, config.clip
+    heads = sizes.num_heads if sizes.size == "custom" else registry.SIZES[sizes.size].num_heads
+    stated = {
+        "encoder": {"num_heads": heads, "crop": clip.crop, "num_frames": clip.num_frames},
+        "predictor": {"num_heads": config.predictor.num_heads},
+    }
+    return Checkpoint(str(path), _networks(tree, str(path)), stated, files=(file,))
+
+
 def _read_folder(path: Path) -> Checkpoint:
+    if (path / _STEP_FILE).is_file():
+        return _read_step(path)
     folder = next((folder for folder in (path, path / "model") if (folder / "config.json").is_file()), None)
     if folder is None:
-        raise WeightsError(f"{path}: no config.json in it nor in its model/; give a model folder, or a run that has ended")
+        raise WeightsError(
+            f"{path}: no config.json in it nor in its model/; give a model folder, a run that has ended, or a checkpoint of one"
+        )
     config = read_json(folder / "config.json")
     paths = sorted(folder.glob("model*.safetensors"))
     if not paths:

@@ -1,8 +1,8 @@
 """Weights: from every kind of source to a network that fits it strictly.
 
-A source is a model folder (ours, or one of transformers), a run directory that has one, a `.safetensors` or `.pt` file, the name
-of a released checkpoint whose file lies in the cache folder, or one of these after `untrained:` (same spec, fresh weights) or
-`pixels:` (pixel averages over the same patches).
+A source is a model folder (ours, or one of transformers), a run directory that has one, a checkpoint of a pretraining
+(`RUN_DIR/checkpoints/step_*`), a `.safetensors` or `.pt` file, the name of a released checkpoint whose file lies in the cache
+folder, or one of these after `untrained:` (same spec, fresh weights) or `pixels:` (pixel averages over the same patches).
 
 Where a file holds several encoders, the moving average is taken (`target_encoder`, else `ema_encoder`) before `encoder`: every
 released evaluation and the AC predictor were trained on it, and it is the default of the newest released hub code. The weights
