@@ -5,11 +5,12 @@ from pathlib import Path
 
 from vjepa2cli.files import digest_bytes, write_text
 from vjepa2cli.reporting import page
-from vjepa2cli.reporting.chapters import plans, pretraining, probing, verdict, world_models
+from vjepa2cli.reporting.chapters import plans, pretraining, verdict, world_models
 from vjepa2cli.reporting.closed_loop import absent_media, closed_loop
 from vjepa2cli.reporting.comparison import comparison, read_runs, write_summary
 from vjepa2cli.reporting.evaluations import read_evaluations
 from vjepa2cli.reporting.lineage import lineage
+from vjepa2cli.reporting.probes import absent_examples, probing
 from vjepa2cli.reporting.recordings import recordings
 from vjepa2cli.reporting.sources import gather
 from vjepa2cli.reporting.surroundings import data, missing, timing
@@ -51,7 +52,7 @@ def report(
         "Recordings": recordings(sources),
         "Data": data(sources),
         "Lineage": lineage(sources),
-        "Missing": missing(sources, absent_media(read_evaluations(sources))),
+        "Missing": missing(sources, [*absent_media(read_evaluations(sources)), *absent_examples(sources)]),
     }
     shown = {name: chapter for name, chapter in chapters.items() if chapter}
     digest = digest_bytes(config.title.encode(), *(chapter.encode() for chapter in shown.values()))

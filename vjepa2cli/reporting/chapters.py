@@ -5,8 +5,7 @@ from typing import Any
 
 from vjepa2cli.reporting import page
 from vjepa2cli.reporting.figures import Line, ShareRow, curves, shares, smoothed
-from vjepa2cli.reporting.sources import ENCODERS, Source, of_kind
-from vjepa2cli.reporting.statistics import Share
+from vjepa2cli.reporting.sources import Source, of_kind
 from vjepa2cli.reporting.verdict import ENCODER_NAMES, Claim, against_words
 
 
@@ -73,51 +72,6 @@ def plans(sources: Sequence[Source]) -> str:
         )
         drawings.append(page.figure(drawing, caption))
     return page.section("plans", "Plans", page.figures(drawings)) if drawings else ""
-
-
-# --- probing ---------------------------------------------------------------------------------------------------------
-
-
-def probing(sources: Sequence[Source]) -> str:
-    """Accuracy by class and encoder."""
-    parts = []
-    for index, source in enumerate(source for source in of_kind(sources, "probe") if source.ended):
-        results = list(source.body["results"])
-        names = [ENCODER_NAMES.get(str(result["encoder"]), str(result["encoder"])) for result in results]
-        rows = [(page.text(name), *(_class_cell(result, name) for result in results)) for name in source.body["classes"]]
-        meaning = source.body.get("chance_meaning", "guessing")
-        parts.append(page.paragraph(f"Chance, {source.body['chance'] * 100:.0f} %, is {meaning}.", kind="lead"))
-        parts.append(page.table(("class", *names), rows, numbers=range(1, len(names) + 1)))
-        lines = [
-            Line(_short(str(result["encoder"])), *_selection_curve(result), str(result["encoder"]))
-            for result in results
-            if result.get("evaluations") and str(result["encoder"]) in ENCODERS
-        ]
-        if lines:
-            drawing = curves(lines, f"probe{index}", x_label="step", y_label="accuracy on selection episodes (%)")
-            caption = (
-                "The chosen head of each encoder while it trained, on episodes that choose heads and are not in the score above."
-            )
-            parts.append(page.figures([page.figure(drawing, caption)]))
-    return page.section("probing", "Probe, class by class", *parts) if parts else ""
-
-
-def _class_cell(result: Mapping[str, Any], name: str) -> str:
-    counted = (result.get("per_class") or {}).get(name)
-    if not counted or not counted["total"]:
-        return "–"
-    share = Share.of(counted["correct"], counted["total"])
-    return f'{share.successes}/{share.total} <span class="muted">{share.rate * 100:.0f} %</span>'
-
-
-def _selection_curve(result: Mapping[str, Any]) -> tuple[list[int], list[float]]:
-    key = f"accuracy_{result.get('head', 0)}"
-    rows = [row for row in result["evaluations"] if key in row]
-    return [row["step"] for row in rows], [row[key] * 100 for row in rows]
-
-
-def _short(encoder: str) -> str:
-    return {"pixels": "pixels"}.get(encoder, encoder)
 
 
 # --- training --------------------------------------------------------------------------------------------------------

@@ -263,6 +263,34 @@ def pairs(points: Mapping[str, Sequence[tuple[float, float]]], name: str, *, x_l
         return _svg(figure, name)
 
 
+def matrix(cells: Sequence[Sequence[float]], labels: Sequence[str], name: str, *, x_label: str, y_label: str) -> str:
+    """Draw a square matrix of shares, 0 to 1, deeper where they are larger; rows and columns bear the same labels."""
+    count = len(cells)
+    side, room = 240, 100
+    with mpl.rc_context(_style(name)):
+        figure, axes = _canvas(side + room, left=room, right=_WIDTH - room - side, top=4, bottom=room - 4)
+        for row, values in enumerate(cells):
+            for column, value in enumerate(values):
+                if value > 0:
+                    colour = _STAND_IN["trained" if row == column else "bad"]
+                    axes.add_patch(Rectangle((column, row), 1, 1, color=colour, alpha=round(value, 3), lw=0))
+        axes.set(xlim=(0, count), ylim=(count, 0))
+        size = max(4.0, min(9.0, 0.8 * side / count))
+        places = [index + 0.5 for index in range(count)]
+        axes.set_yticks(places, [_shortened(label) for label in labels], fontsize=size)
+        axes.set_xticks(places, [_shortened(label) for label in labels], fontsize=size, rotation=90)
+        axes.tick_params(length=0)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        for spine in axes.spines.values():
+            spine.set_visible(True)
+        return _svg(figure, name)
+
+
+def _shortened(label: str) -> str:
+    return label if len(label) <= 20 else f"{label[:19]}…"
+
+
 def smoothed(values: Sequence[float], *, points: int = 60) -> tuple[list[float], list[float]]:
     """Means of at most `points` consecutive groups, and the middle index of each: what a noisy curve does on the whole."""
     size = max(1, math.ceil(len(values) / points))

@@ -5,7 +5,7 @@ Source: evals/video_classification_frozen of facebookresearch/vjepa2, whose scor
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +130,32 @@ def _write(
         "published": published_scores(config.dataset or ""),
         "results": results,
     }
+    body["verdict"] = "\n".join(verdict_lines(body))
     origin = provenance("probe", config, inputs={"data": data.digest, **digests}, seed=config.seed)
     return write_report(run_dir / "report.json", "probe", body, provenance=origin, timing=timing)
+
+
+def verdict_lines(body: Mapping[str, Any]) -> list[str]:
+    """What a report says in a line a contestant, with intervals, and the published numbers beside it."""
+    lines = []
+    for result in body["results"]:
+        low, high = (f"{end * 100:.1f}" for end in result["interval"])
+        line = f"{result['encoder']}: {result['correct']} of {result['total']}, {result['accuracy'] * 100:.1f} % ({low}-{high})"
+        for name in ("linear", "neighbours"):
+            if name in result:
+                line += f"; {name} {result[name]['accuracy'] * 100:.1f}"
+        if "questions" in result:
+            told = (f"{name} {(one['recall_at_5'] or 0) * 100:.1f}" for name, one in result["questions"].items())
+            line = f"{result['encoder']}: class-mean recall at 5: {', '.join(told)}"
+        lines.append(line)
+    lines.append(f"chance {body['chance'] * 100:.1f} %, {body['chance_meaning']}")
+    if body["published"]:
+        told = (
+            f"{name} {score if isinstance(score, float) else ' / '.join(map(str, score))}"
+            for name, score in body["published"].items()
+        )
+        lines.append(f"published, each by the best head on the validation set: {', '.join(told)}")
+    return lines
 
 
 def _protocol(config: ProbeConfig, data: ProbeData) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from vjepa2cli.train.probing.samples import ProbeData
 
 _SHOWN = 8
 _SIDE = 128
+_SHARP = 4.0
 _WARM = np.array([255, 120, 0], np.float32)
 Pixels = NDArray[np.uint8]
 
@@ -75,9 +76,10 @@ def _strip(probe: Probe, features: Features, encoder: FrameEncoder, row: int, co
     shown = np.linspace(0, len(frames) - 1, min(_SHOWN, len(frames))).round().astype(int)
     above = resize(frames[shown], (_SIDE, _SIDE))
     times = (shown * grid.t // len(frames)).clip(0, grid.t - 1)
-    heat = resize(
-        np.repeat((maps[times] / maps.max() * 255).astype(np.uint8)[..., None], 3, axis=-1), (_SIDE, _SIDE), method="bilinear"
-    )
+    # As often as even attention: so that a probe that looks everywhere alike is not drawn as one that looks hard.
+    focus = maps * maps.size
+    levels_of_grey = (focus[times] / max(float(focus.max()), _SHARP) * 255).astype(np.uint8)
+    heat = resize(np.repeat(levels_of_grey[..., None], 3, axis=-1), (_SIDE, _SIDE), method="bilinear")
     share = heat[..., :1].astype(np.float32) / 255
     grey = above.mean(axis=-1, keepdims=True) * 0.6 + 40
     below = (grey * (1 - share) + _WARM * share).clip(0, 255).astype(np.uint8)
