@@ -83,6 +83,17 @@ def test_store_does_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
     assert all((tmp_path / "1.zarr" / file).read_bytes() == (tmp_path / "2.zarr" / file).read_bytes() for file in files)
 
 
+def test_videos_are_taken_in_without_torch(tmp_path: Path) -> None:
+    """Each worker would take two seconds and 200 MB for it."""
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom vjepa2cli.ingestion import ingest\n"
+        "from vjepa2cli.settings import IngestConfig\n"
+        "ingest([Path(sys.argv[1])], Path(sys.argv[2]), config=IngestConfig(short_side=16), workers=0)\n"
+    )
+    words = [sys.executable, "-c", code + "sys.exit('torch' in sys.modules)", video(tmp_path / "a.mp4"), tmp_path / "x.zarr"]
+    assert subprocess.run([*map(str, words)], check=False).returncode == 0
+
+
 def test_second_run_has_nothing_to_do_and_a_third_adds_what_is_new(tmp_path: Path) -> None:
     videos(tmp_path / "in", 3)
     first = run([tmp_path / "in"], tmp_path / "x.zarr")

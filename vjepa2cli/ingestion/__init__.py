@@ -12,12 +12,9 @@ from vjepa2cli import config as configs
 from vjepa2cli.artifacts.provenance import provenance
 from vjepa2cli.artifacts.video_store import VideoStore, VideoStoreWriter
 from vjepa2cli.data.file_faults import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from vjepa2cli.data.robot_numbers import state_space
 from vjepa2cli.errors import InputError, StaleArtifactError
 from vjepa2cli.files import digest_json
 from vjepa2cli.ingestion.decisions import Decisions, Entries, decide, unweighted_beside_weighted
-from vjepa2cli.ingestion.robot_checks import VERSION as CHECKS_VERSION
-from vjepa2cli.ingestion.robot_checks import check_robot
 from vjepa2cli.ingestion.taking import Task
 from vjepa2cli.ingestion.verification import verify
 from vjepa2cli.ingestion.workers import run_here, run_in_processes
@@ -88,9 +85,8 @@ def ingest(
         all_of_them = f"none of the {len(refused)} sources can be used; the first, " if len(refused) > 1 else ""
         raise InputError(f"{all_of_them}{refused[0]['source']}: {refused[0]['reason']}")
     store = _finalise(writer, entries, decisions, refused, config)
-    known = (store.robot_checks or {}).get("version") == CHECKS_VERSION
-    if not known and (checks := check_robot(store, config.robot)) is not None:
-        writer.keep_checks(checks, of=store.digest)
+    if any(entry.has_states for entry in store.entries):
+        _check_robot(store, writer, config)
     return _summary(store, remarks=found.remarks, images_passed_over=sum(found.images_passed_over.values()))
 
 
@@ -216,8 +212,24 @@ def _finalise(
         refused = [*refused, {"source": item["source"], "reason": decisions.dropped.get(key, gone)}]
     inputs = {"sources": digest_json({entries[key]["source"]: entries[key]["source_digest"] for key in listed})}
     described = provenance("ingest", config, inputs=inputs, seed=config.split_seed)
-    space = None if config.robot is None else state_space(config.robot).to_tree()
-    return writer.finalise(listed, refused=refused, provenance=described, state_space=space)
+    return writer.finalise(listed, refused=refused, provenance=described, state_space=_state_space(config))
+
+
+def _state_space(config: IngestConfig) -> dict[str, Any] | None:
+    if config.robot is None:
+        return None
+    # With torch, which nobody waits for who ingests videos alone.
+    from vjepa2cli.data.robot_numbers import state_space
+
+    return state_space(config.robot).to_tree()
+
+
+def _check_robot(store: VideoStore, writer: VideoStoreWriter, config: IngestConfig) -> None:
+    from vjepa2cli.ingestion.robot_checks import VERSION, check_robot
+
+    known = (store.robot_checks or {}).get("version") == VERSION
+    if not known and (checks := check_robot(store, config.robot)) is not None:
+        writer.keep_checks(checks, of=store.digest)
 
 
 def _summary(store: VideoStore, *, remarks: list[dict[str, str]], images_passed_over: int) -> IngestSummary:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from vjepa2cli.artifacts.video_store import Description, EntryWriter
 from vjepa2cli.data.file_faults import refuse_absent
 from vjepa2cli.data.looks import LooksMeter
-from vjepa2cli.data.robot_numbers import command_numbers, remarks, to_commands, to_states
 from vjepa2cli.data.video import DAMAGED, VideoInfo
 from vjepa2cli.errors import RecordingError, VideoError
 from vjepa2cli.files import digest_bytes, digest_file
@@ -73,6 +72,9 @@ def _digest(path: Path, _changed: int, _size: int, beat: Beat) -> str:
 
 def write_take(entry: EntryWriter, source: Source, take: Take, *, digest: str, config: IngestConfig, beat: Beat) -> None:
     """Write the frames that the config wants, with the states and the commands of their rows."""
+    # With torch, which nobody waits for who ingests videos alone.
+    from vjepa2cli.data.robot_numbers import remarks, to_states
+
     recording, robot, where = take.recording, take.robot, str(source.path)
     states = to_states(robot, recording.states, where=where)
     rate, notes = _rate(recording, robot, source)
@@ -152,6 +154,8 @@ def _header(info: VideoInfo | None, rate: float) -> list[str]:
 
 def _commands(robot: RobotConfig, recorded: NDArray[Any], indices: Sequence[int], *, where: str) -> NDArray[np.float32]:
     """Commands of the kept rows: targets as they are, changes summed and speeds averaged up to the next kept row."""
+    from vjepa2cli.data.robot_numbers import command_numbers, to_commands
+
     commands = to_commands(robot, recorded, where=where)
     kept = np.asarray(indices)
     if robot.action is None or robot.action.numbers is None:
