@@ -5,10 +5,12 @@
 Without VIDEO moving patterns are generated. The first table gives frames a second over all videos, each row by the same number
 of processes from the same pool in the same run; the videos are taken again and again until a row has some seconds of work.
 The second gives random clips of 16 frames, every fourth, from the longest video: bytes that are read and clips a second of
-processor time on one core, with the page cache warm. Rerun it before changing how the store keeps frames.
+processor time on one core, with the page cache warm. The store compares a frame with its checksum when a process first reads
+it, so it has two rates; no other layout is checked. Rerun this before changing how the store keeps frames.
 """
 
 import argparse
+import pickle
 import resource
 import shutil
 import statistics
@@ -64,7 +66,7 @@ def generated(path: Path, *, seed: int) -> Path:
     """A textured picture that drifts, with noise, since a codec finds nothing in plain colour."""
     rng = np.random.default_rng(seed)
     texture = resize(rng.integers(0, 256, (24, 40, 3), np.uint8), (360, 640))
-    frames = (np.roll(texture, 2 * index, axis=1) // 2 + rng.integers(0, 40, texture.shape, np.uint8) for index in range(600))
+    frames = (np.roll(texture, 2 * index, axis=1) // 2 + rng.integers(0, 12, texture.shape, np.uint8) for index in range(600))
     write_video(path, frames, fps=30)
     return path
 
@@ -184,6 +186,22 @@ def start_only(video: Path, beat: Beat) -> int:
 # --- layouts ---------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Layout:
+    """A layout's size beside raw pixels, bytes of a clip, clips a second of a core, frames written a second, and its files."""
+
+    name: str
+    share: float
+    clip_bytes: float
+    rate: float
+    written: float | None
+    files: int
+
+    def __str__(self) -> str:
+        wrote = "" if self.written is None else f"{self.written:.0f}"
+        return f"| {self.name} | {self.share:.1%} | {self.clip_bytes / 1e3:.0f} | {self.rate:.0f} | {wrote} | {self.files} |"
+
+
 def compare_layouts(video: Path, folder: Path, arguments: argparse.Namespace) -> None:
     """Print what a random clip costs in each layout, and from the source itself."""
     frames = np.stack([pixels for _, _, pixels in iterate_frames(video, short_side=arguments.short_side)])
@@ -192,18 +210,32 @@ def compare_layouts(video: Path, folder: Path, arguments: argparse.Namespace) ->
     print(f"{video.name}: {len(frames)} frames {frames.shape[2]}x{frames.shape[1]}, {frames.nbytes / 1e6:.0f} MB raw\n")
     print("| layout | share of raw | KB read per clip | clips/s/core | writes frames/s | files |")
     print("| --- | --- | --- | --- | --- | --- |")
+    found: list[Layout] = []
+    for layout in layouts(video, folder, frames, starts):
+        print(layout, flush=True)
+        found.append(layout)
+    ours, others, source = found[:4], found[4:-1], found[-1]
+    best = max(others, key=lambda layout: layout.rate)
+    print()
+    for layout in ours:
+        times = f"{layout.rate / source.rate:.1f} times as many clips as seeking in the source"
+        print(f"{layout.name}: {times}, {layout.rate / best.rate:.0%} of {best.name}")
+
+
+def layouts(video: Path, folder: Path, frames: np.ndarray, starts: np.ndarray) -> Iterator[Layout]:
+    """Every layout in turn, the source last."""
     for codec in ("none", "zstd"):
-        measure_store(folder / "x.zarr", frames, starts, codec=codec)
-    measure_memmap(folder / "frames.npy", frames, starts)
+        yield from measure_store(folder / "x.zarr", frames, starts, codec=codec)
+    yield measure_memmap(folder / "frames.npy", frames, starts)
     for codec in CODECS:
         for chunk, sharded in ((1, True), (16, True), (1, False)):
-            measure_zarr(folder / "array.zarr", frames, starts, codec=codec, chunk=chunk, sharded=sharded)
-    measure_jpeg(folder / "frames.jpegs", frames, starts)
-    measure_source(video, frames, starts)
+            yield measure_zarr(folder / "array.zarr", frames, starts, codec=codec, chunk=chunk, sharded=sharded)
+    yield measure_jpeg(folder / "frames.jpegs", frames, starts)
+    yield measure_source(video, frames, starts)
 
 
-def measure_store(path: Path, frames: np.ndarray, starts: np.ndarray, *, codec: str) -> None:
-    """The store as it is, written and read by its own code."""
+def measure_store(path: Path, frames: np.ndarray, starts: np.ndarray, *, codec: str) -> Iterator[Layout]:
+    """The store as it is, written and read by its own code: frames that a process has read before, and by one just opened."""
     began = time.perf_counter()
     writer = VideoStoreWriter.open(path, {"codec": codec, "shard_frames": SHARD_FRAMES})
     with writer.entry("a") as entry:
@@ -212,25 +244,29 @@ def measure_store(path: Path, frames: np.ndarray, starts: np.ndarray, *, codec: 
         entry.finish(Description("a", "", "a", 30.0))
     written = len(frames) / (time.perf_counter() - began)
     store: VideoStore = writer.finalise({"a": {"split": "train", "weight": None}}, refused=[], provenance={})
-    rate = clips_per_second(lambda start: store.frames("a", start, start + SPAN, STRIDE), frames, starts)
+    packed = pickle.dumps(store)
+    again = clips_per_second(lambda start: store.frames("a", start, start + SPAN, STRIDE), frames, starts)
+    first = clips_per_second(lambda start: pickle.loads(packed).frames("a", start, start + SPAN, STRIDE), frames, starts)
     files = [file for file in path.rglob("*") if file.is_file()]
     size = sum(file.stat().st_size for file in files)
-    row(f"**the store, codec {codec}**", size / frames.nbytes, size / len(frames) * CLIP_FRAMES, rate, written, len(files))
+    for name, rate in (("", again), (", first reading", first)):
+        name = f"**the store, codec {codec}{name}**"
+        yield Layout(name, size / frames.nbytes, size / len(frames) * CLIP_FRAMES, rate, written, len(files))
     shutil.rmtree(path)
 
 
-def measure_memmap(path: Path, frames: np.ndarray, starts: np.ndarray) -> None:
+def measure_memmap(path: Path, frames: np.ndarray, starts: np.ndarray) -> Layout:
     """One flat file, mapped: the least that reading can cost."""
     began = time.perf_counter()
     np.save(path, frames)
     written = len(frames) / (time.perf_counter() - began)
     mapped = np.load(path, mmap_mode="r")
     rate = clips_per_second(lambda start: np.array(mapped[start : start + SPAN : STRIDE]), frames, starts)
-    row("one .npy, mapped", 1.0, frames[0].nbytes * CLIP_FRAMES, rate, written, 1)
     path.unlink()
+    return Layout("one .npy, mapped", 1.0, frames[0].nbytes * CLIP_FRAMES, rate, written, 1)
 
 
-def measure_zarr(path: Path, frames: np.ndarray, starts: np.ndarray, *, codec: str, chunk: int, sharded: bool) -> None:
+def measure_zarr(path: Path, frames: np.ndarray, starts: np.ndarray, *, codec: str, chunk: int, sharded: bool) -> Layout:
     """A layout written and read by the Zarr library."""
     shape = frames.shape[1:]
     began = time.perf_counter()
@@ -252,10 +288,10 @@ def measure_zarr(path: Path, frames: np.ndarray, starts: np.ndarray, *, codec: s
     array = zarr.open_array(path, mode="r")
     rate = clips_per_second(lambda start: array[start : start + SPAN : STRIDE], frames, starts)
     name = f"Zarr library, {codec}, chunk {chunk}, {'shard 512' if sharded else 'no shards'}"
-    row(name, size / frames.nbytes, size / len(frames) * touched, rate, written, len(files))
+    return Layout(name, size / frames.nbytes, size / len(frames) * touched, rate, written, len(files))
 
 
-def measure_jpeg(path: Path, frames: np.ndarray, starts: np.ndarray) -> None:
+def measure_jpeg(path: Path, frames: np.ndarray, starts: np.ndarray) -> Layout:
     """JPEG bytes one after the other, with offsets: smallest, and lossy."""
     began = time.perf_counter()
     packed = [cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1] for frame in frames]
@@ -277,11 +313,12 @@ def measure_jpeg(path: Path, frames: np.ndarray, starts: np.ndarray) -> None:
 
     rate = clips_per_second(read, frames, starts, lossy=True)
     size = path.stat().st_size
-    row(f"JPEG {JPEG_QUALITY} with offsets (lossy)", size / frames.nbytes, size / len(frames) * CLIP_FRAMES, rate, written, 1)
     path.unlink()
+    name = f"JPEG {JPEG_QUALITY} with offsets (lossy)"
+    return Layout(name, size / frames.nbytes, size / len(frames) * CLIP_FRAMES, rate, written, 1)
 
 
-def measure_source(video: Path, frames: np.ndarray, starts: np.ndarray) -> None:
+def measure_source(video: Path, frames: np.ndarray, starts: np.ndarray) -> Layout:
     """Seek to the key frame before a clip, decode up to its end, keep every fourth frame."""
     times = [time for time, _, _ in iterate_frames(video, short_side=16)]
 
@@ -302,14 +339,15 @@ def measure_source(video: Path, frames: np.ndarray, starts: np.ndarray) -> None:
 
     size = video.stat().st_size
     rate = clips_per_second(read, frames, starts)
-    row(f"the source, {video.suffix}, by seeking with PyAV", size / frames.nbytes, size / len(frames) * SPAN, rate, None, 1)
+    name = f"the source, {video.suffix}, by seeking with PyAV"
+    return Layout(name, size / frames.nbytes, size / len(frames) * SPAN, rate, None, 1)
 
 
 def clips_per_second(read: Callable[[int], np.ndarray], frames: np.ndarray, starts: np.ndarray, *, lossy: bool = False) -> float:
     """Clips a second of processor time, so that other processes do not count; best of three passes. Checks one clip first."""
     first = int(starts[0])
     difference = np.abs(read(first).astype(int) - frames[first : first + SPAN : STRIDE])
-    assert difference.mean() < 2.0 if lossy else not difference.any()
+    assert difference.mean() < 5.0 if lossy else not difference.any()
     best = 0.0
     for _ in range(3):
         began = time.process_time()
@@ -321,12 +359,6 @@ def clips_per_second(read: Callable[[int], np.ndarray], frames: np.ndarray, star
                 break
         best = max(best, count / (time.process_time() - began))
     return best
-
-
-def row(name: str, share: float, clip_bytes: float, rate: float, written: float | None, files: int) -> None:
-    """Print one row."""
-    wrote = "" if written is None else f"{written:.0f}"
-    print(f"| {name} | {share:.1%} | {clip_bytes / 1e3:.0f} | {rate:.0f} | {wrote} | {files} |", flush=True)
 
 
 if __name__ == "__main__":
