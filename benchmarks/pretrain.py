@@ -111,9 +111,9 @@ def measured_costs(costs: Costs, store: VideoStore) -> list[tuple[str, float, fl
     config, device = costs.config, torch.device("cpu")
     task = PretrainTask(store, config, device=device)
     clips, rows = ClipGroups(store, config, device=device, threads=0), range(config.batch_size)
-    clips.parts(1, rows)  # opens the shards
+    clips.batch(1, rows, terms=task.module.terms)  # opens the shards
     before = bytes_read()
-    parts = clips.parts(2, rows)
+    parts = clips.batch(2, rows, terms=task.module.terms).inputs
     read = bytes_read() - before
     ops = torch.ops.aten
     with FlopCounterMode(

@@ -1,7 +1,9 @@
-"""What befalls a store under a training: a shard that cannot be read, and one that is another store by now."""
+"""What befalls a training in one process: a shard that cannot be read, another store by now, a signal to end."""
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from vjepa2cli.artifacts.reports import read_report
 from vjepa2cli.artifacts.video_store import VideoStore
 from vjepa2cli.config import validate
-from vjepa2cli.errors import ArtifactError, StaleArtifactError
+from vjepa2cli.errors import ArtifactError, StaleArtifactError, StoppedError
 from vjepa2cli.settings import PretrainConfig
 from vjepa2cli.train.pretraining import pretrain
 
@@ -71,6 +73,21 @@ class AtStep:
             self._act()
 
     def finish(self) -> None: ...
+
+
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_run_that_is_asked_to_end_saves_its_step_and_goes_on_as_if_it_had_not_been(
+    noise_store: Path, tmp_path: Path, asked: signal.Signals
+) -> None:
+    def ask() -> None:
+        os.kill(os.getpid(), asked)
+
+    with pytest.raises(StoppedError, match=f"stopped by {asked.name} at step 7, which is saved; run the same command again"):
+        pretrain(noise_store, tmp_path / "asked", config=config(), device="cpu", progress=AtStep(6, ask))
+    checkpoints = sorted(path.name for path in (tmp_path / "asked" / "checkpoints").iterdir())
+    assert checkpoints == ["step_00000004", "step_00000007"]
+    ends = [read_report(pretrain(noise_store, tmp_path / name, config=config(), device="cpu")) for name in ("asked", "alone")]
+    assert ends[0]["digest"] == ends[1]["digest"]
 
 
 def test_a_store_that_changed_under_the_run_is_refused_with_both_digests(store: Path, tmp_path: Path) -> None:
