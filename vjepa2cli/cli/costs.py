@@ -34,7 +34,7 @@ def cost(
     from vjepa2cli.train.chain_costs import chain_work, price
 
     loaded = {item.step: item for item in map(config.load_any, sources)}
-    counts = dict(_gpus_of(item, STEPS) for item in gpus or ())
+    counts = dict(_gpus_of(item, tuple(STEPS)) for item in gpus or ())
     known = read_json(rates)
     if "training_flops" not in known:
         raise ConfigError(f"{rates}: is no table of rates; write one by 'vjepa2 doctor --bench --out {rates}'")

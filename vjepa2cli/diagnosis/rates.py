@@ -48,7 +48,8 @@ def measure_rates(device: torch.device, folder: Path) -> dict[str, Any]:
 def _per_second(act: Callable[[], object], amount: float) -> float:
     """The median rate of a few runs after one that does not count."""
     act()
-    seconds, until = [], time.perf_counter() + _SECONDS
+    seconds: list[float] = []
+    until = time.perf_counter() + _SECONDS
     while len(seconds) < 3 or time.perf_counter() < until:
         began = time.perf_counter()
         act()
