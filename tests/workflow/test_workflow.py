@@ -223,6 +223,15 @@ def test_steps_in_parts_make_the_same_latents(finished_run: Path, snakemake: Com
     assert all(np.array_equal(before.tokens(index), after.tokens(index)) for index in range(len(before.lengths)))
 
 
+def test_the_sheets_that_are_shipped_and_shown_plan(tmp_path: Path, snakemake: Command) -> None:
+    shown = re.search(r"```csv\n(.*?)```", (REPOSITORY / "docs/workflow.md").read_text(), re.DOTALL)
+    assert shown is not None
+    for sheet in (shown[1], (REPOSITORY / "config/sweep.csv").read_text()):
+        (tmp_path / "sweep.csv").write_text(sheet)
+        ended = snakemake(tmp_path, "--dry-run", "--quiet", "all", configfile=altered(tmp_path, sweep="sweep.csv"))
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
 @pytest.mark.parametrize(
     ("sheet", "says"),
     [
