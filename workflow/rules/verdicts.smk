@@ -16,8 +16,10 @@ rule validate:
     threads: 1
     params:
         model=subpath(input.model, parent=True),
+        store=f"{RESULTS}/robot.zarr",
     shell:
         "vjepa2 --threads {threads} validate {input.latents:q} --model {params.model:q} --out {output.report:q} "
+        "--store {params.store:q} "
         "--config {input.config:q} > {log:q} 2>&1"
 
 

@@ -206,9 +206,6 @@ def test_foreign_recordings_lie_far_from_the_training(write_latents):
     assert far["held_out"]["median"] == pytest.approx(5, abs=1)
     true = [row["recorded"] for row in near["rollout"]]
     assert [row["imagined"] for row in near["rollout"]] == pytest.approx(true, rel=1e-4), "a perfect world imagines what comes"
-    single = LatentStore.open(write_latents("one.h5", splits=("train", "val")))
-    with pytest.raises(InputError, match=r"has 1 training episodes.*--train-latents"):
-        familiarity(world, windows, single, config=CONFIG)  # type: ignore[arg-type]
 
 
 def test_film_shows_the_liveliest_stretch_and_the_frames_nearest_to_it(tiny_world_model, training_stores):

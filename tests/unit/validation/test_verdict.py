@@ -183,6 +183,8 @@ def test_what_was_trained_on_is_told_from_what_is_judged(write_latents, tiny_wor
         return read_report(validate(latents, tmp_path / "r.json", model=model, config=chosen, train_latents=known))
 
     assert report(apart)["familiarity"] is None
+    single = write_latents("single.h5", digest=digest, splits=("train", "val", "val"))
+    assert report(single)["familiarity"] is None, "one training episode is at no distance from another"
     assert report(apart, known)["familiarity"]["training_episodes"] == 2
     assert report(apart, known)["seen_in_training"] == 0
     assert report(known, split="all")["seen_in_training"] == 2

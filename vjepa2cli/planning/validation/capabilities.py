@@ -190,7 +190,7 @@ def _caveats(body: Report) -> Iterator[str]:
         yield "all windows are of one episode, so the intervals say nothing about other ones"
     found = body["familiarity"]
     if found is None:
-        yield "how far the recordings lie from those of the training is not known; name these with --train-latents"
+        yield "how far the recordings lie from those of the training is not known; it takes two of these (--train-latents)"
     elif found["within"] < THRESHOLDS.familiar:
         yield (
             f"only {found['within']:.0%} of the frames lie as near to training frames as those of other training episodes do, "

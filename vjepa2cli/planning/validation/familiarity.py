@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vjepa2cli.artifacts.latent_store import LatentStore
-from vjepa2cli.errors import InputError
 from vjepa2cli.models.world_model import WorldModel
 from vjepa2cli.planning.imagination import distances_to, nearest_steps
 from vjepa2cli.planning.validation.held_out import HeldOut, Numbers, spread
@@ -26,14 +25,10 @@ def familiarity(world: WorldModel, windows: HeldOut, known: LatentStore, *, conf
     The measure is what training latents have to the nearest one of another training episode: `within` is the share of held-out
     latents no farther off than 95 % of those are, 0.95 for recordings of the same kind. `rollout` compares what the model
     imagines 1..H steps ahead with what was recorded there. `actions_within` is the share of held-out actions whose every number
-    lies in the range of the training actions. Raises InputError where `known` has fewer than two training episodes.
+    lies in the range of the training actions. Two training episodes are needed, so that there is a distance between them.
     """
     episodes = known.of_split("train")
-    if len(episodes) < 2:
-        raise InputError(
-            f"{known.path}: has {len(episodes)} training episodes, and two are needed to tell how far apart they lie; name the "
-            "latents that the model was trained on with --train-latents, or set num_compared=0"
-        )
+    assert len(episodes) > 1
     steps = _drawn(known, episodes, count=config.num_known, seed=config.seed)
     usual = _among_training(known, steps, count=config.num_compared, device=world.device)
     ends = windows.latents.flatten(0, 1)

@@ -133,7 +133,7 @@ class _Work:
         return [{"name": name, "unit": unit, "far": reached, "sweep": sweep} for name, unit, reached, sweep in named]
 
     def _familiarity(self, windows: HeldOut) -> dict[str, Any] | None:
-        if self.known is None or not self.config.num_compared:
+        if self.known is None or len(self.known.of_split("train")) < 2 or not self.config.num_compared:
             return None
         return familiarity(self.world, windows, self.known, config=self.config)
 
