@@ -33,6 +33,7 @@ def write_latents(tmp_path: Path) -> WriteStore:
         rate: float = 4.0,
         offset: float = 0.0,
         layer_norm: bool = True,
+        tremble: float | None = None,
         state_space: dict[str, object] | None = None,
     ) -> Path:
         header = LatentHeader(
@@ -54,6 +55,8 @@ def write_latents(tmp_path: Path) -> WriteStore:
             for index in range(count):
                 actions = np.zeros((steps - 1, width), np.float32)
                 actions[:, :3] = rng.uniform(-0.05, 0.05, (steps - 1, 3))
+                if tremble is not None:
+                    actions[:, 2] *= tremble / 0.05
                 if width == 7:
                     actions[:, 6] = rng.uniform(0.2, 0.5, steps - 1) * np.resize([1, -1], steps - 1)
                 states = np.concatenate([np.zeros((1, width), np.float32), actions.cumsum(0)]) + np.float32(0.3)

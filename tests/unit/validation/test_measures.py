@@ -81,7 +81,7 @@ def test_windows_lie_in_the_split_and_do_not_overlap(store, windows):
         held_out_windows(store, CONFIG.model_copy(update={"horizon": 12}))
 
 
-def test_moves_are_told_by_how_far_a_number_goes(store, windows):
+def test_moves_are_told_by_how_far_a_number_goes(store, windows, write_latents):
     """A number that never moves has no moves, whatever its noise; one that moves seldom is measured by its moves."""
     far = reach(store)
     assert far[:3] == pytest.approx([0.05] * 3, rel=0.1)
@@ -89,6 +89,8 @@ def test_moves_are_told_by_how_far_a_number_goes(store, windows):
     moved = moving(windows.actions, far)
     assert not moved[..., 3:6].any()
     assert moved[..., 6].all()
+    trembling = write_latents("trembling.h5", tremble=0.002)
+    assert reach(LatentStore.open(trembling))[2] == 0, "z goes a twenty-fifth as far as x"
     assert (moved[..., 0] == (windows.actions[..., 0].abs() >= far[0] / 4).numpy()).all()
 
 

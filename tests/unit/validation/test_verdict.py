@@ -34,7 +34,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "own-robot.md"
 
 def measured(
     *, ratio: float = 0.8, still: float = 1.0, certain: bool = True, percentile: float = 0.95, sign: float = 1.0,
-    error: float = 0.3, within: float = 0.95, moves: int = 40, steps: int = 4,
+    error: float = 0.3, within: float = 0.95, moves: int = 40, steps: int = 4, swept_sign: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Invented measurements; `certain` ones exclude chance."""
     low = 0.01 if certain else -0.01
@@ -51,7 +51,8 @@ def measured(
         "below_nothing": gap,
         "sign": share(round(sign * moves), moves),
     }
-    swept = {"moves": moves, "sign": share(round(sign * moves), moves), "left_out": gap}
+    swept_sign = sign if swept_sign is None else swept_sign
+    swept = {"moves": moves, "sign": share(round(swept_sign * moves), moves), "left_out": gap}
     return {
         "model": {"trained_steps": 5},
         "seen_in_training": 0,
@@ -92,6 +93,7 @@ def test_what_meets_every_threshold_is_there():
         ({"sign": 0.75}, "steers in x", "partly"),
         ({"error": 0.9}, "steers in x", "partly"),
         ({"sign": 0.6}, "steers in x", "no"),
+        ({"sign": 0.6, "swept_sign": 1.0}, "steers in x", "partly"),
         ({"certain": False}, "steers in x", "no"),
         ({"moves": 11}, "steers in x", "untold"),
         ({"sign": 0.75}, "sees gripper", "partly"),
@@ -103,6 +105,18 @@ def test_what_meets_every_threshold_is_there():
 )
 def test_each_capability_has_its_threshold(changes: dict[str, Any], name: str, level: str):
     assert levels(**changes)[name] == level
+
+
+def test_of_many_numbers_a_few_are_named_and_one_that_hardly_moves_is_untold():
+    body = measured()
+    number, answer = body["numbers"][0], body["inversion"]["numbers"]["x"]
+    names = [f"joint_{index}" for index in range(26)]
+    body["numbers"] = [number | {"name": name} for name in names]
+    body["numbers"][25] |= {"far": 0.0}
+    body["inversion"]["numbers"] = dict.fromkeys(names, answer) | {"joint_25": answer | {"sign": share(0, 0)}}
+    said = judge(body, config=CONFIG)
+    assert "steers in joint_0, joint_1, joint_2, joint_3, joint_4, joint_5, joint_6 and 18 more; trust it" in said["verdict"]
+    assert said["capabilities"][-2] == {"name": "steers in joint_25", "level": "untold", "said": "it hardly moves"}
 
 
 def test_nothing_that_cannot_be_told_counts():

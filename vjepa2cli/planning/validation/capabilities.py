@@ -35,6 +35,7 @@ class Thresholds:
 
 
 THRESHOLDS = Thresholds()
+_MOST_NAMES = 7
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def _uses_actions(body: Report) -> Capability:
 
 
 def _numbers(body: Report) -> Iterator[Capability]:
-    """What is known of each number: where the planner moves it, by planning, else by a sweep over it alone."""
+    """What is known of each number: where the planner moves it, by planning, else, or if that fails, by a sweep over it alone."""
     planned = (body["inversion"] or {"numbers": {}})["numbers"]
     for number in body["numbers"]:
         if number["name"] in planned:
@@ -123,31 +124,41 @@ def _numbers(body: Report) -> Iterator[Capability]:
 
 
 def _steers(number: Report, found: Report) -> Capability:
+    name = f"steers in {number['name']}"
     sign, error = found["sign"], found["error"]["mean"]
+    if sign["n"] < THRESHOLDS.least_moves:
+        return _untold(name, number, sign["n"])
     ratio = error / found["magnitude"] if found["magnitude"] else float("inf")
     said = (
         f"planning finds the direction of {_of(sign)} moves, off by {shown(error, number['unit'])} "
         f"where they are {shown(found['magnitude'], number['unit'])} long"
     )
     level: Level = "no"
-    if sign["n"] < THRESHOLDS.least_moves:
-        level = "untold"
-    elif sign["interval"][0] > THRESHOLDS.chance and found["below_nothing"]["interval"][0] > 0:
+    if sign["interval"][0] > THRESHOLDS.chance and found["below_nothing"]["interval"][0] > 0:
         level = "yes" if sign["rate"] >= THRESHOLDS.sign and ratio <= THRESHOLDS.recovery else "partly"
-    return Capability(f"steers in {number['name']}", level, said)
+    elif _seen(number["sweep"]):
+        level, said = "partly", f"{said}; with all else as recorded, of {_of(number['sweep']['sign'])}"
+    return Capability(name, level, said)
 
 
 def _sees(number: Report) -> Capability:
-    swept = number["sweep"]
-    name = f"sees {number['name']}"
+    swept, name = number["sweep"], f"sees {number['name']}"
     if swept is None or swept["moves"] < THRESHOLDS.least_moves:
-        moves = 0 if swept is None else swept["moves"]
-        return Capability(name, "untold", f"it moves {moves} times, and {THRESHOLDS.least_moves} are needed")
-    sign, rise = swept["sign"], swept["left_out"]
+        return _untold(name, number, 0 if swept is None else swept["moves"])
     level: Level = "no"
-    if sign["interval"][0] > THRESHOLDS.chance and rise["interval"][0] > 0:
-        level = "yes" if sign["rate"] >= THRESHOLDS.sign else "partly"
-    return Capability(name, level, f"with all else as recorded, the direction of {_of(sign)} moves has the least energy")
+    if _seen(swept):
+        level = "yes" if swept["sign"]["rate"] >= THRESHOLDS.sign else "partly"
+    return Capability(name, level, f"with all else as recorded, the direction of {_of(swept['sign'])} moves has the least energy")
+
+
+def _seen(swept: Report | None) -> bool:
+    """Whether a sweep finds directions, and what leaving the number out costs, beyond chance."""
+    return swept is not None and bool(swept["sign"]["interval"][0] > THRESHOLDS.chance and swept["left_out"]["interval"][0] > 0)
+
+
+def _untold(name: str, number: Report, moves: int) -> Capability:
+    said = f"it moves {moves} times, and {THRESHOLDS.least_moves} are needed" if number["far"] else "it hardly moves"
+    return Capability(name, "untold", said)
 
 
 def _horizon(body: Report, trusted: int, *, most: int) -> Capability:
@@ -238,4 +249,6 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _and(names: Sequence[str]) -> str:
+    if len(names) > _MOST_NAMES:
+        return f"{', '.join(names[:_MOST_NAMES])} and {len(names) - _MOST_NAMES} more"
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -22,6 +22,7 @@ Places = NDArray[np.int64]
 _CHOICE_STREAM, _RIVAL_STREAM = 1, 4
 _FARTHEST = 0.05
 _MOVES = 0.25
+_TREMBLES = 0.05
 _RATE_SLACK = 0.01
 
 
@@ -102,12 +103,15 @@ def held_out_windows(store: LatentStore, config: ValidateConfig) -> HeldOut:
 def reach(store: LatentStore) -> Numbers:
     """How far each number of an action goes when it goes far, [A]: the mean of its largest twentieth, over all recordings.
 
-    It is what "moves" and the width of a sweep are measured by, whatever the number's unit is and however seldom it moves.
+    It is what "moves" and the width of a sweep are measured by, whatever the number's unit is and however seldom it moves. What
+    is next to nothing beside the farthest number of the same unit counts as 0: such a number trembles, and does not move.
     """
     changes = np.abs(np.concatenate([store.actions(index) for index in range(len(store.lengths))]).astype(np.float64))
     count = max(1, round(_FARTHEST * len(changes)))
     farthest: Numbers = np.sort(changes, axis=0)[-count:].mean(axis=0)
-    return farthest
+    units = np.array(StateSpace.parse(store.state_space).units)
+    most = np.array([farthest[units == unit].max() for unit in units])
+    return np.where(farthest >= _TREMBLES * most, farthest, 0.0)
 
 
 def moving(actions: Tensor, far: Numbers) -> NDArray[np.bool_]:
