@@ -40,9 +40,14 @@ class ProbeSweep(nn.Module):
         self.heads = nn.ModuleList(heads)
         self.spec = heads[0].spec
         self.activation_checkpointing = False
+        self._chosen: list[int] = []
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, ...]:
-        """tokens [B, N, D] -> logits [K, B, classes], one tensor a classifier: one, or those of verb, noun and action."""
+    def forward(self, tokens: Tensor, chosen: Sequence[int] | None = None) -> tuple[Tensor, ...]:
+        """tokens [B, N, D] -> logits [K, B, classes], one tensor a classifier: one, or those of verb, noun and action.
+
+        With `chosen` numbers of heads only those are computed.
+        """
+        self._chosen = list(range(len(self.heads)) if chosen is None else chosen)
         x: Tensor = tokens
         for index in range(self.spec.depth - 1):
             recompute = self.activation_checkpointing and torch.is_grad_enabled()
@@ -109,7 +114,7 @@ class ProbeSweep(nn.Module):
 
     def _stacked(self, name: str) -> Tensor:
         """A parameter of every head, [K, ...]."""
-        return torch.stack([head.get_parameter(name) for head in self.heads])
+        return torch.stack([self.heads[index].get_parameter(name) for index in self._chosen])
 
 
 _ACTION_CLASSIFIERS = ("verb_classifier", "noun_classifier", "action_classifier")

@@ -169,7 +169,7 @@ def _heads(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
                 f"{head['weight_decay']:g}",
                 "diverged" if head["diverged"] else f"{head['selection'] * 100:.1f} %",
                 f"{head['validation'] * 100:.1f} %",
-                "chosen" if index == result["head"] else "",
+                "chosen" if index == result["head"] else f"stopped at step {step}" if (step := head.get("stopped_at")) else "",
             )
             for index, head in enumerate(result.get("heads", ()))
         ]

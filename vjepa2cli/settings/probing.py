@@ -63,9 +63,10 @@ class ProbeConfig(TrainingConfig):
     A clip has `num_frames` frames, `frame_step` apart, or spread over its segment; a still image is repeated. At evaluation a
     video is `segments` clips, whose tokens a probe sees together, in `views` squares, over which its answers are averaged.
     `layers` are the blocks whose outputs it sees, none the encoder's own output. With `epochs`, `steps` follow from the number
-    of training clips, and the learning rate falls to zero over all of them along a cosine. `balanced` draws classes evenly. A
-    class of fewer than `min_class_clips` training clips is refused; so is one of which training has none (`unseen`) and a file
-    that is not there (`missing`), or they are dropped and counted.
+    of training clips, and the learning rate falls to zero over all of them along a cosine. `balanced` draws classes evenly.
+    `keep_heads` stops heads early: [[0.03, 5], [0.1, 1]] lets the five that are best on selection go on after 3 % of the steps,
+    and one after 10 %; without it all are trained to the end. A class of fewer than `min_class_clips` training clips is refused;
+    so is one of which training has none (`unseen`) and a file that is not there (`missing`), or they are dropped and counted.
     """
 
     step: Literal["probe"] = "probe"
@@ -84,6 +85,7 @@ class ProbeConfig(TrainingConfig):
     baselines: tuple[Contestant, ...] = ("untrained", "pixels")
     learning_rates: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1e-3, 3e-4)
     weight_decays: Annotated[tuple[Decay, ...], Field(min_length=1)] = (0.04,)
+    keep_heads: tuple[tuple[Fraction, Count], ...] = ()
     linear: bool = True
     neighbours: tuple[Count, ...] = (1, 5, 20)
     selection_fraction: Fraction = 0.2

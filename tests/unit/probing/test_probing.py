@@ -153,3 +153,19 @@ def test_copies_are_augmented_and_the_same_in_every_run(
     assert torch.equal(first, second)
     assert not torch.equal(first[0], first[1])
     assert not torch.equal(first[1], first[2])
+
+
+def test_heads_that_are_stopped_change_no_more_and_are_told(
+    labelled_store: Path, encoder_folder: Path, tmp_path: Path, smallest: ProbeConfig
+) -> None:
+    changes = {"steps": 12, "learning_rates": (1e-2, 1e-3, 1e-4), "evaluate_every": 3, "checkpoint_every": 12}
+    config = smallest.model_copy(update=changes | {"keep_heads": ((0.25, 2), (0.5, 1))})
+    report = probe(labelled_store, tmp_path / "run", model=str(encoder_folder), config=config, device="cpu")
+    (result,) = read_report(report)["results"]
+    stops = sorted(head["stopped_at"] for head in result["heads"])
+    assert stops == [0, 3, 6]
+    assert result["heads"][result["head"]]["stopped_at"] == 0
+    for index, head in enumerate(result["heads"]):
+        scores = {row["step"]: row[f"accuracy_{index}"] for row in result["evaluations"]}
+        later = [score for step, score in scores.items() if head["stopped_at"] and step >= head["stopped_at"]]
+        assert len({*later}) <= 1

@@ -192,11 +192,13 @@ def _choose_and_judge(task: ProbeTask, splits: Splits, contestant: Contestant, s
     """The head that is best on selection, what it says of validation, and all the others beside it."""
     data, config = setting.data, setting.config
     sweep, alive = task.module.sweep, [bool(value) for value in task.module.alive.tolist()]
+    stopped = task.module.stopped_at.tolist()
+    finished = [sound and not step for sound, step in zip(alive, stopped, strict=True)]
     on_selection = judge(sweep, splits.selection, targets_of(data.selection), precision=setting.precision).selection_scores()
     name = f"judging {contestant.name}"
     scores = judge(sweep, splits.val, targets_of(data.val), precision=setting.precision, progress=setting.progress, name=name)
     on_val = scores.selection_scores()
-    chosen = best(on_val if config.released_protocol.best_head_on_val else on_selection, alive)
+    chosen = best(on_val if config.released_protocol.best_head_on_val else on_selection, finished)
     rows = [
         {
             "learning_rate": rate,
@@ -204,10 +206,11 @@ def _choose_and_judge(task: ProbeTask, splits: Splits, contestant: Contestant, s
             "selection": float(on_selection[index]),
             "validation": float(on_val[index]),
             "diverged": not alive[index],
+            "stopped_at": int(stopped[index]),
         }
         for index, (rate, decay) in enumerate(config.head_settings)
     ]
-    told = describe(scores, chosen, setting, alive=alive)
+    told = describe(scores, chosen, setting, alive=finished)
     return told | {
         "head": chosen,
         "learning_rate": config.head_settings[chosen][0],

@@ -1,6 +1,7 @@
 """From samples to frozen tokens: encoded when asked for, or read from a cache that holds as many as there is room for."""
 
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -126,7 +127,10 @@ def embedding(encoder: FrameEncoder, config: ProbeConfig) -> Embed:
 
 
 class Features:
-    """The tokens of the samples of one split: [views, N, D] of each, at evaluation or of one of its training copies."""
+    """The tokens of the samples of one split: [views, N, D] of each, at evaluation or of one of its training copies.
+
+    `waited` counts the seconds in which the encoder had nothing to do but wait for clips.
+    """
 
     def __init__(
         self,
@@ -162,7 +166,7 @@ class Features:
         for copy, members in _by_copy(self.place(row) for row in rows):
             prepared = self.reader.read(members, copy, threads=self._threads, ahead=_AHEAD * self._batch)
             base = 0 if copy is None else copy * self.count
-            while batch := list(islice(prepared, self._batch)):
+            while batch := self._wait_for(prepared):
                 clips = torch.cat([one.clips for one in batch]).to(self._device, non_blocking=True)
                 ahead = [one.seconds_ahead for one in batch for _ in range(len(one.clips))]
                 with self._autocast():
@@ -170,6 +174,12 @@ class Features:
                 for one, own in zip(batch, tokens.chunk(len(batch)), strict=True):
                     # [views * segments, N, D]: a probe sees the tokens of all segments of a view together.
                     yield base + one.row, own.reshape(self.views, -1, own.shape[-1])
+
+    def _wait_for(self, prepared: Iterator[Prepared]) -> list[Prepared]:
+        began = time.monotonic()
+        batch = list(islice(prepared, self._batch))
+        self.waited += time.monotonic() - began
+        return batch
 
     def get(self, rows: Sequence[int]) -> Tensor:
         """Tokens [len(rows), views * N, D] of rows, float16 on the CPU from the cache, else encoded."""

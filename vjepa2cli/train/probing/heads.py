@@ -26,10 +26,12 @@ _FOCAL_ALPHA, _FOCAL_GAMMA = 0.25, 2.0
 class SweepModule(LossModule):
     """Probes that share their tokens; each head is a term of the loss, so that none feels another.
 
-    A head whose loss is not finite any more has diverged: it is left out from then on and costs the others nothing.
+    A head whose loss is not finite any more has diverged: it is left out from then on and costs the others nothing. Nor is one
+    computed that was stopped; `stopped_at` holds the step at which that was, 0 for those that go on.
     """
 
     alive: Tensor
+    stopped_at: Tensor
 
     def __init__(self, heads: Sequence[Probe], *, precision: str) -> None:
         """Heads of one shape."""
@@ -37,6 +39,7 @@ class SweepModule(LossModule):
         self.sweep = ProbeSweep(heads)
         self.focal = not isinstance(heads[0], AttentiveProbe)
         self.register_buffer("alive", torch.ones(len(heads)))
+        self.register_buffer("stopped_at", torch.zeros(len(heads)))
         self._precision = precision
         self.terms = tuple(Term(f"head_{index}", 1.0) for index in range(len(heads)))
         for parameter in self.sweep.parameters():
@@ -50,12 +53,22 @@ class SweepModule(LossModule):
         """The loss of tokens [B, N, D] and targets [B, questions] under each head, summed over samples: [heads]."""
         tokens, targets = inputs
         with autocast(self._precision, tokens.device):
-            answers = self.sweep(tokens)
+            going_on = self._going_on()
+            answers = self.sweep(tokens, going_on)
         loss = focal_loss if self.focal else cross_entropy
-        sums = torch.stack([loss(logits.float(), targets[:, index]) for index, logits in enumerate(answers)]).sum(dim=0)
+        own = torch.stack([loss(logits.float(), targets[:, index]) for index, logits in enumerate(answers)]).sum(dim=0)
+        sums = torch.zeros(len(self.terms), device=own.device).index_copy(0, torch.tensor(going_on, device=own.device), own)
         if self.training and torch.is_grad_enabled():
             self.alive *= sums.detach().isfinite().to(self.alive)
         return torch.where(self.alive > 0, sums, torch.zeros_like(sums))
+
+    def _going_on(self) -> list[int]:
+        """Numbers of the heads that are trained; of the others DeepSpeed would make gradients of zero, and AdamW decay them."""
+        steps = self.stopped_at.tolist()
+        for head, step in zip(self.sweep.heads, steps, strict=True):
+            if step and next(head.parameters()).requires_grad:
+                head.requires_grad_(False)
+        return [index for index, step in enumerate(steps) if step == 0]
 
 
 def _finite(gradient: Tensor) -> Tensor:
@@ -138,7 +151,22 @@ class ProbeTask:
         return [int(orders[place // count][place % count]) + count * (place // count % copies) for place in places]
 
     def after_step(self, step: int) -> None:
-        """Nothing follows the update."""
+        """Stop the heads that are worst on selection, where the config says so of this step."""
+        for share, kept in self._config.keep_heads:
+            if step == max(1, round(share * self._config.steps)):
+                self._stop_all_but(kept, step)
+
+    def _stop_all_but(self, kept: int, step: int) -> None:
+        module = self.module
+        scores = judge(module.sweep, self._selection, self._selection_targets, precision=self._config.precision)
+        going_on = [
+            index
+            for index, (alive, stopped) in enumerate(zip(module.alive.tolist(), module.stopped_at.tolist(), strict=True))
+            if alive and not stopped
+        ]
+        order = sorted(going_on, key=lambda index: (-scores.selection_scores()[index], index))
+        for index in order[kept:]:
+            module.stopped_at[index] = step
 
     def evaluate(self, step: int) -> dict[str, float]:
         """The score of each head on the selection samples; `step` plays no part."""
