@@ -10,17 +10,30 @@ if TYPE_CHECKING:
     from vjepa2cli.errors import Vjepa2Error
     from vjepa2cli.models.weights import load_ac_predictor, load_encoder, load_predictor, load_probe
     from vjepa2cli.planning.cem import cem
+    from vjepa2cli.planning.evaluation import evaluate
     from vjepa2cli.planning.model_card import load_world_model
     from vjepa2cli.planning.single_plan import plan
+    from vjepa2cli.simulation.environment import Environment, Episode, Measure, Observation, Suite, Task, View
+    from vjepa2cli.simulation.gymnasium_adapter import GymnasiumEnvironment, GymnasiumTask
     from vjepa2cli.tokens import TokenGrid
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Clip": "data.video",
+    "Environment": "simulation.environment",
+    "Episode": "simulation.environment",
+    "GymnasiumEnvironment": "simulation.gymnasium_adapter",
+    "GymnasiumTask": "simulation.gymnasium_adapter",
+    "Measure": "simulation.environment",
+    "Observation": "simulation.environment",
+    "Suite": "simulation.environment",
+    "Task": "simulation.environment",
     "TokenGrid": "tokens",
+    "View": "simulation.environment",
     "Vjepa2Error": "errors",
     "cem": "planning.cem",
+    "evaluate": "planning.evaluation",
     "load_ac_predictor": "models.weights",
     "load_encoder": "models.weights",
     "load_predictor": "models.weights",
@@ -35,10 +48,20 @@ _HOMES = {
 
 __all__ = [
     "Clip",
+    "Environment",
+    "Episode",
+    "GymnasiumEnvironment",
+    "GymnasiumTask",
+    "Measure",
+    "Observation",
+    "Suite",
+    "Task",
     "TokenGrid",
+    "View",
     "Vjepa2Error",
     "__version__",
     "cem",
+    "evaluate",
     "load_ac_predictor",
     "load_encoder",
     "load_predictor",

@@ -17,7 +17,8 @@ from vjepa2cli.errors import DependencyError, PlanningError, StaleArtifactError
 from vjepa2cli.models.ac_predictor import AcPredictorSpec, FrameCache
 from vjepa2cli.planning.closed_loop import PlannerPolicy, play
 from vjepa2cli.planning.controller import Controller
-from vjepa2cli.planning.evaluation import evaluate, verdict
+from vjepa2cli.planning.evaluation import _narrow_enough, _rounds, evaluate, verdict
+from vjepa2cli.planning.players import Outcome
 from vjepa2cli.settings import CemConfig, EvaluateConfig, GraspConfig, PickAndPlaceConfig, ReachConfig
 from vjepa2cli.simulation.environment import Measure, Observation, View
 from vjepa2cli.simulation.tabletop import ROBOT, Tabletop
@@ -240,6 +241,25 @@ def test_episodes_are_added_until_the_interval_is_narrow_enough(tiny_world_model
         counts[width] = result["policies"]["planner"]["success"]["n"]
         assert [row["episode"] for row in result["episodes"]] == list(range(counts[width]))
     assert counts == {0.5: 4, 0.3: 14, 0.01: 16}
+
+
+def test_an_interval_that_is_waited_for_still_covers_the_true_rate():
+    config = EvaluateConfig(episodes=50, max_episodes=400, interval_width=0.15)
+    rng = np.random.default_rng(0)
+    covered, counts = 0, set()
+    for _ in range(600):
+        rate = rng.uniform(0.02, 0.98)
+        done: list[Outcome] = []
+        for first, last in _rounds(config):
+            if done and _narrow_enough(done, config):
+                break
+            done += [Outcome({"planner": {"success": bool(rng.random() < rate)}}, []) for _ in range(first, last)]
+        low, high = share(sum(outcome.row["planner"]["success"] for outcome in done), len(done))["interval"]  # type: ignore[misc]
+        covered += low <= rate <= high
+        counts.add(len(done))
+    assert (min(counts), len(counts) > 5) == (50, True)
+    # 95 %, less three standard errors of 600 trials.
+    assert covered / 600 > 0.923
 
 
 def test_models_that_do_not_belong_in_the_tabletop_are_refused(tiny_world_model, tmp_path: Path):

@@ -31,6 +31,7 @@ _STREAM = 37
 _PLACES = 200
 _BEHIND = 0.02
 _APART = 0.12
+_SHOWN_ACTIONS = 8
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Push:
         (start, place), environment = ends, self._environment
         environment.reset(seed=layout.scene_seed, state=start, moment=GOAL_MOMENT)
         script = _script(layout, place, self._scene.gripper, SHOWING_STEP)
-        for _ in range(self._config.actions):
+        for _ in range(_SHOWN_ACTIONS):
             now = environment.situation()
             if np.linalg.norm(now.objects[layout.target, :2] - place) < PUSHED:
                 break
