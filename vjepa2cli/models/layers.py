@@ -98,8 +98,10 @@ class Linear(nn.Linear):
     """A linear map that works in the dtype of its weights, so that they can be bfloat16 where the residual stream is float32."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., D_in] -> [..., D_out], in the dtype of the weights."""
-        return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
+        """[..., D_in] -> [..., D_out], in the dtype of the weights, or under autocast in that of autocast."""
+        if not torch.is_autocast_enabled(x.device.type):  # which casts by itself; a bfloat16 input would go to float32 and back
+            x = x.to(self.weight.dtype)
+        return F.linear(x, self.weight, self.bias)
 
 
 class Attention(nn.Module):
