@@ -39,16 +39,18 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Moves:
-    """Single transitions: latents before and after [M, H*W, D], states [M, S], actions [M, A], episodes [M]."""
+    """Single transitions of windows: states [M, S], actions [M, A], episodes [M]; their latents stay where they are."""
 
-    before: Tensor
-    after: Tensor
+    windows: HeldOut
     states: Tensor
     actions: Tensor
     episodes: Places
 
-    def __len__(self) -> int:
-        return len(self.episodes)
+    def latents(self, move: int, *, device: torch.device) -> tuple[Tensor, Tensor]:
+        """What was seen before and after a move, [H*W, D] each."""
+        window, step = divmod(move, self.windows.actions.shape[1])
+        before, after = self.windows.latents[window, step : step + 2].to(device)
+        return before, after
 
 
 def check_plannable(spec: AcPredictorSpec, source: str) -> None:
@@ -123,8 +125,7 @@ def moves(windows: HeldOut) -> Moves:
     """Every transition of the windows, window by window."""
     horizon = windows.actions.shape[1]
     return Moves(
-        windows.latents[:, :-1].flatten(0, 1),
-        windows.latents[:, 1:].flatten(0, 1),
+        windows,
         windows.states.flatten(0, 1),
         windows.actions.flatten(0, 1),
         np.repeat(windows.episodes, horizon),

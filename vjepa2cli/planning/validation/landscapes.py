@@ -37,7 +37,7 @@ def landscapes(
     chosen = spread(fullest, config.num_maps)
     progress.start("map", total=len(chosen) * len(places) * (len(places) - 1) // 2)
     for move in chosen.tolist():
-        before, after = moves.before[move].to(controller.device), moves.after[move].to(controller.device)
+        before, after = moves.latents(move, device=controller.device)
         for pair in combinations(axes, 2):
             over = EnergyMapConfig(axes=pair, points=config.map_points)
             drawn = energy_map(controller, before, moves.states[move], after, moves.actions[move : move + 1], config=over)

@@ -85,7 +85,7 @@ def minima(energies: Tensor, values: Tensor) -> Tensor:
 
 
 def _energies(controller: Controller, moves: Moves, move: int, actions: Tensor) -> Tensor:
-    before, after = moves.before[move].to(controller.device), moves.after[move].to(controller.device)
+    before, after = moves.latents(move, device=controller.device)
     return controller.energy(before, moves.states[move], after, actions.unsqueeze(1)).cpu()
 
 
@@ -101,7 +101,7 @@ def invert(
     found = []
     progress.start("invert", total=len(chosen))
     for move in chosen.tolist():
-        before, after = moves.before[move].to(controller.device), moves.after[move].to(controller.device)
+        before, after = moves.latents(move, device=controller.device)
         generator = generator_for(config.seed, _INVERSION_STREAM, move)
         found.append(controller.plan_latent(before, moves.states[move], after, generator=generator).actions[0].cpu())
         progress.advance()

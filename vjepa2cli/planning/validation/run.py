@@ -53,7 +53,8 @@ def validate(
     with _opened(latents, train_latents) as (store, known):
         world, card = open_predictor(model, device=device)
         work = _Work(world, card, store, known, config, progress)
-        body = work.measured() | work.film(videos)
+        work.check()
+        body = work.film(videos) | work.measured()
         inputs = {"latents": store.digest, "model": card.digest}
         inputs |= {} if known is None else {"train_latents": known.digest}
     body |= judge(body, config=config)
@@ -83,12 +84,15 @@ class _Work:
     config: ValidateConfig
     progress: Progress
 
+    def check(self) -> None:
+        """Refuse what does not go together before anything takes time."""
+        check_plannable(self.world.ac.spec, self.card.source)
+        for latents in (self.store, *([] if self.known is None else [self.known])):
+            check_fit(latents, self.card)
+
     def measured(self) -> dict[str, Any]:
         """All numbers of the report."""
         store, config, progress = self.store, self.config, self.progress
-        check_plannable(self.world.ac.spec, self.card.source)
-        for latents in (store, *([] if self.known is None else [self.known])):
-            check_fit(latents, self.card)
         controller = Controller(self.world, inversion_config(config.cem), space=self.card.space)
         far = reach(store)
         axes = map_axes(controller, far, config)
