@@ -204,7 +204,7 @@ def landscape(
     low, high = min(map(min, energies)), max(map(max, energies))
     width, height = x[1] - x[0], y[1] - y[0]
     with mpl.rc_context(_style(name)):
-        figure, axes = _canvas(270, left=48, right=66, top=8, bottom=38)
+        figure, axes = _canvas(270, left=64, right=50, top=8, bottom=38)
         for line, level in zip(energies, y, strict=True):
             for energy, place in zip(line, x, strict=True):
                 depth = round(0.9 * ((high - energy) / (high - low or 1.0)) ** 2, 3)
@@ -255,7 +255,7 @@ def pairs(points: Mapping[str, Sequence[tuple[float, float]]], name: str, *, x_l
         for place, (group, colour) in enumerate(zip(points, ("trained", "untrained", "pixels"), strict=False)):
             found, true = [pair[1] for pair in points[group]], [pair[0] for pair in points[group]]
             axes.plot(true, found, "o", color=_STAND_IN[colour], ms=4, mew=0, alpha=0.8)
-            axes.text(1.04, 0.94 - 0.1 * place, group, color=_STAND_IN[colour], transform=axes.transAxes, va="center")
+            axes.text(0.02, 0.95 - 0.09 * place, group, color=_STAND_IN[colour], transform=axes.transAxes, va="center")
         axes.set_xlabel(x_label)
         axes.set_title(y_label, loc="left", color=_STAND_IN["muted"], pad=6)
         axes.grid(color=_STAND_IN["line"], lw=0.6)

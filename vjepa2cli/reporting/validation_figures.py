@@ -110,7 +110,8 @@ def _recovered(source: Source) -> Iterator[str]:
     found, units = source.body["inversion"], _units(source)
     if not found:
         return
-    names = list(found["numbers"])[:_MOST_PAIRS]
+    often = sorted(found["numbers"], key=lambda name: -found["numbers"][name]["sign"]["n"])[:_MOST_PAIRS]
+    names = [name for name in found["numbers"] if name in often]
     if units[names[0]] == "m":
         scale, unit = dict.fromkeys(names, 100.0), "cm"
     else:
@@ -125,10 +126,11 @@ def _recovered(source: Source) -> Iterator[str]:
 
 
 def _sweeps(source: Source) -> Iterator[str]:
-    """Those that planning moves first, then the gripper."""
+    """Those that planning moves first, then the gripper; those that move most often of many."""
     planned = set((source.body["inversion"] or {"numbers": {}})["numbers"])
     swept = [number for number in source.body["numbers"] if number["sweep"]]
-    chosen = sorted(swept, key=lambda number: (number["name"] not in planned, number["name"] != "gripper"))[:_MOST_SWEEPS]
+    often = sorted(swept, key=lambda number: -number["sweep"]["moves"])
+    chosen = sorted(often, key=lambda number: (number["name"] not in planned, number["name"] != "gripper"))[:_MOST_SWEEPS]
     for place, number in enumerate(chosen):
         sweep, far = number["sweep"], number["far"]
         x = [100 * value / far for value in sweep["values"]]

@@ -177,7 +177,7 @@ def test_answers_are_measured_number_by_number():
 def test_landscape_is_least_where_the_recorded_action_lies(store, windows):
     single, far = moves(windows), reach(store)
     control = controller(1, 1, 1, 1)
-    axes = map_axes(control, far, CONFIG)
+    axes = map_axes(control, single, far, CONFIG)
     assert axes == ("x", "y", "z")
     drawn = landscapes(control, single, far, axes=axes, config=CONFIG)
     assert [found["axes"] for found in drawn] == [["x", "y"], ["x", "z"], ["y", "z"]] * 2
@@ -193,7 +193,7 @@ def test_landscape_is_least_where_the_recorded_action_lies(store, windows):
         (("x", "x"), "names an axis twice"),
     ):
         with pytest.raises(PlanningError, match=reason):
-            map_axes(control, far, CONFIG.model_copy(update={"map_axes": named}))
+            map_axes(control, single, far, CONFIG.model_copy(update={"map_axes": named}))
 
 
 def test_foreign_recordings_lie_far_from_the_training(write_latents):

@@ -9,7 +9,7 @@ import numpy as np
 from vjepa2cli.errors import PlanningError
 from vjepa2cli.planning.controller import Controller
 from vjepa2cli.planning.landscape import energy_map
-from vjepa2cli.planning.validation.held_out import Moves, Numbers, spread
+from vjepa2cli.planning.validation.held_out import Moves, Numbers, moving, spread
 from vjepa2cli.planning.validation.numbers import planned_numbers
 from vjepa2cli.progress import SILENT, Progress
 from vjepa2cli.settings import EnergyMapConfig, ValidateConfig
@@ -47,8 +47,8 @@ def landscapes(
     return found
 
 
-def map_axes(controller: Controller, far: Numbers, config: ValidateConfig) -> tuple[str, ...]:
-    """The axes that are named, or the first three of those that the planner moves and that move.
+def map_axes(controller: Controller, moves: Moves, far: Numbers, config: ValidateConfig) -> tuple[str, ...]:
+    """The axes that are named, or three of those that the planner moves: of a hand its position, else what moves most often.
 
     Raises PlanningError for an axis that the robot does not have, that the planner holds, or that is named twice.
     """
@@ -59,4 +59,7 @@ def map_axes(controller: Controller, far: Numbers, config: ValidateConfig) -> tu
             raise PlanningError(f"map_axes: the planner does not move {name}; it moves {', '.join(free)}")
     if len(set(config.map_axes)) < len(config.map_axes):
         raise PlanningError(f"map_axes: {', '.join(config.map_axes)} names an axis twice; a map needs two axes")
-    return config.map_axes or tuple(box.names[place] for place in planned if far[place] > 0)[:_MOST_AXES]
+    often = moving(moves.actions, far).sum(0)
+    if controller.space.kind == "own":
+        planned = sorted(sorted(planned, key=lambda place: -int(often[place]))[:_MOST_AXES])
+    return config.map_axes or tuple(box.names[place] for place in planned if often[place])[:_MOST_AXES]

@@ -95,9 +95,9 @@ class _Work:
         store, config, progress = self.store, self.config, self.progress
         controller = Controller(self.world, inversion_config(config.cem), space=self.card.space)
         far = reach(store)
-        axes = map_axes(controller, far, config)
         windows = held_out_windows(store, config)
         single = moves(windows)
+        axes = map_axes(controller, single, far, config)
         errors = prediction_errors(self.world, windows, progress=progress)
         steps = [describe_step(errors, step, episodes=windows.episodes, seed=config.seed) for step in range(config.horizon)]
         ranked = rank_recorded(controller, store, windows, config=config, progress=progress)
