@@ -121,7 +121,7 @@ class ReleasedModel:
     def head_parameters(self) -> int | None:
         """Those of the predictor or the probe, None where nobody who can be cited says them."""
         head = self.predictor or self.probe
-        return head and head.parameters
+        return None if head is None else head.parameters
 
     @property
     def told_gigabytes(self) -> str:

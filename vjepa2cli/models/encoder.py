@@ -69,7 +69,8 @@ class PatchEmbed(nn.Module):
         masked encoder pays for what it keeps.
         """
         depth, side = self.proj.kernel_size[0], self.proj.kernel_size[1]
-        cut = clip.unflatten(4, (-1, side)).unflatten(3, (-1, side)).unflatten(2, (-1, depth))  # [B, 3, T, t, H, p, W, p]
+        frames, rows, columns = (size // part for size, part in zip(clip.shape[2:], (depth, side, side), strict=True))
+        cut = clip.reshape(*clip.shape[:2], frames, depth, rows, side, columns, side)  # [B, 3, T, t, H, p, W, p]
         tubelets = cut.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)  # [B, N, 3 t p p]
         if ids is not None:
             tubelets = keep(tubelets, ids)
