@@ -264,7 +264,7 @@ def told(clone: Path) -> Iterator[Told]:
     subprocess.run(local, check=True, cwd=clone, stdout=subprocess.DEVNULL, timeout=600)
     stories = {
         "cancelled": (cancelled_then_killed, ["tasks_per_gpu=0", "mem_mb=1000*attempt"]),
-        "out-of-time": (out_of_time, ["tasks_per_gpu=0", "runtime=2", "slurm_extra='--signal=TERM@30'"]),
+        "out-of-time": (out_of_time, ["tasks_per_gpu=0", "runtime=2*attempt", "slurm_extra='--signal=TERM@30'"]),
         "orphaned": (orphaned, ["tasks_per_gpu=0", "mem_mb=1000"]),
         "two": (on_two_nodes, []),
     }
