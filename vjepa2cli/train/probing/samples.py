@@ -195,9 +195,10 @@ def checked(
     judged_only: bool = False,
 ) -> ProbeData:
     """Refuse what cannot be probed, before anything long begins, and set aside the samples that choose the head."""
-    shown = sorted({questions[0].classes[sample.targets[0]] for split in found.values() for sample in split})
+    shown = {sample.targets[-1] for split in found.values() for sample in split}
     if len(shown) == 1 and not judged_only:
-        raise InputError(f"{where}: every clip has the label {shown[0]!r}; probing needs at least two classes")
+        label = questions[-1].classes[min(shown)]
+        raise InputError(f"{where}: every clip has the label {label!r}; probing needs at least two classes")
     for split, name in (("train", "training"), ("val", "validation")):
         if not found[split] and not (judged_only and split == "train"):
             raise InputError(f"{where}: the {name} split is empty; {hint}")
