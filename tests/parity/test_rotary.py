@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vjepa2cli.models.layers import RotaryVariant, rotary_table, rotate, token_positions
+from vjepa2cli.models.layers import RotaryVariant, rotary_table, rotate, token_positions, turn
 from vjepa2cli.tokens import TokenGrid
 
 VECTORS = [
@@ -52,6 +52,18 @@ def scores(shift: int, variant: RotaryVariant) -> Tensor:
 def test_interleaved_positions_are_relative_and_tiled_ones_are_not() -> None:
     torch.testing.assert_close(scores(0, "interleaved"), scores(9, "interleaved"), rtol=0, atol=1e-4)
     assert (scores(0, "tiled") - scores(9, "tiled")).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("variant", ["tiled", "interleaved"])
+@pytest.mark.parametrize("head_dim", [32, 64, 80])
+def test_bfloat16_on_a_cpu_turns_the_same_with_even_channels_first(variant: RotaryVariant, head_dim: int) -> None:
+    # As the qkv map of a block lays them out, and more of them than are turned at a time.
+    x = torch.randn(2, 100, 3, 4, head_dim, generator=torch.Generator().manual_seed(0)).bfloat16().permute(2, 0, 3, 1, 4)[:2]
+    table = rotary_table(token_positions(torch.arange(100).repeat(2, 1), TokenGrid(4, 5, 5)), head_dim, variant=variant)
+    expected = rotate(x, table)
+    assert torch.equal(turn(x, table), torch.cat((expected[..., 0::2], expected[..., 1::2]), dim=-1))
+    assert torch.equal(turn(x.float(), table), rotate(x.float(), table))
+    assert torch.equal(turn(x.clone().requires_grad_(), table), expected)
 
 
 def test_angles_are_float32_inside_autocast() -> None:

@@ -12,6 +12,7 @@ from vjepa2cli.models.attention import attend, attend_by_head
 from vjepa2cli.models.encoder import Encoder, EncoderSpec
 from vjepa2cli.models.encoder_v21 import EncoderV21, EncoderV21Spec
 from vjepa2cli.models.inference import native_precision, prepare_for_inference
+from vjepa2cli.models.layers import Linear
 
 
 def generator(seed: int) -> torch.Generator:
@@ -62,6 +63,27 @@ def test_what_all_keys_share_does_not_drown_the_scores() -> None:
     exact = F.scaled_dot_product_attention(q.double(), shifted.double(), v.double()).float()
     drowned = error(((q @ shifted.transpose(-1, -2)) * 80**-0.5).softmax(-1) @ v, exact)
     assert error(attend_by_head(q, shifted, v), exact) < 0.01 < 0.1 < drowned
+
+
+@pytest.mark.parametrize("shape", [(2, 40, 48), (1, 48), (0, 48)])
+def test_a_fused_linear_map_is_the_map_of_torch(shape: tuple[int, ...]) -> None:
+    linear = prepare_for_inference(Linear(48, 96), device="cpu", precision="bf16")
+    x = torch.randn(shape, generator=generator(0))
+    plain = F.linear(x.bfloat16(), linear.weight, linear.bias)
+    with torch.inference_mode():
+        torch.testing.assert_close(linear(x), plain)
+        torch.testing.assert_close(linear.then_gelu(x), F.gelu(plain.float()).bfloat16(), rtol=0.02, atol=1e-3)
+
+
+@pytest.mark.parametrize("tiles", [False, True])
+@pytest.mark.parametrize("num_tokens", [40, 300])
+def test_attention_is_the_same_by_every_way_that_a_cpu_takes(
+    tiles: bool, num_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "_fused_is_fast", lambda: tiles)
+    q, k, v = queries_keys_values(num_tokens)
+    exact = F.scaled_dot_product_attention(q, k, v)
+    assert error(attend(q.bfloat16(), k.bfloat16(), v.bfloat16()), exact) < 0.01
 
 
 @pytest.mark.parametrize("num_tokens", [40, 300, 520])

@@ -126,7 +126,8 @@ def test_memory_of_the_parts_is_what_is_allowed(precision: str, horizon: int, co
     actions = candidates(rows, horizon)
     with LiveMemory() as live:
         rollouts._roll(latents[-1], states[-1], actions, past)
-    assert 2**24 / 2 < live.peak < 2**24
+    # A CPU in bfloat16 holds a little less than half: it turns queries and keys a part at a time.
+    assert 0.45 * 2**24 < live.peak < 2**24
 
 
 def test_rows_fall_with_horizon_size_and_precision():

@@ -1,5 +1,7 @@
 """Softmax attention, by the fastest exact way that the machine has for it."""
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,18 +14,30 @@ _IN_ONE = 512
 """Tokens above which keeping all scores for the backward pass costs more than the fused kernel's computing them again."""
 
 
+def cpu_multiplies_bfloat16(*, in_tiles: bool = False) -> bool:
+    """Whether the CPU multiplies bfloat16 matrices in hardware, or even in tiles (AMX); older versions of torch do not say."""
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return any(("amx_bf16" if in_tiles else "bf16") in name and held is True for name, held in capabilities.items())
+
+
+_fused_is_fast = cache(lambda: cpu_multiplies_bfloat16(in_tiles=True))
+"""Whether torch's fused kernel on this CPU works at the speed of bfloat16: it does only where that is multiplied in tiles."""
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """softmax(q k^T / sqrt(head_dim)) v: [B, heads, N, head_dim] -> the same; `mask` [N, N_keys] is True where one may look.
 
-    The fused kernel of torch, except on a CPU in bfloat16: there that kernel works at the speed of float32, and plain matrix
-    products take less than half its time, in training of short sequences less than a fifth.
+    The fused kernel of torch, except on a CPU in bfloat16. Without AMX that kernel works at the speed of float32 there, and plain
+    matrix products take less than half its time; in training of short sequences they take less than its time everywhere.
     """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16:
         trained = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
         if trained and max(q.shape[2], k.shape[2]) <= _IN_ONE:
             return attend_in_one(q, k, v, mask)
-        if not trained and mask is None and min(q.shape[2], k.shape[2]) >= _BY_HEAD:
+        if not trained and mask is None and min(q.shape[2], k.shape[2]) >= _BY_HEAD and not _fused_is_fast():
             return attend_by_head(q, k, v)
+        if not trained:
+            v = v.contiguous()  # it is read once for every few queries
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 

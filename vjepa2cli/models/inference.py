@@ -5,6 +5,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import nn
 
+from vjepa2cli.models.attention import cpu_multiplies_bfloat16
 from vjepa2cli.models.layers import Linear
 
 Precision = Literal["fp32", "bf16"]
@@ -16,9 +17,7 @@ def native_precision(device: torch.device | str) -> Precision:
     """bf16 where the device multiplies bfloat16 matrices in hardware, else fp32: elsewhere bfloat16 is emulated, and slow."""
     if torch.device(device).type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    # Older versions of torch cannot say.
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return "bf16" if any("bf16" in name and held is True for name, held in capabilities.items()) else "fp32"
+    return "bf16" if cpu_multiplies_bfloat16() else "fp32"
 
 
 def prepare_for_inference(network: _Network, *, device: torch.device | str, precision: Precision) -> _Network:

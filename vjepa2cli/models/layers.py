@@ -16,6 +16,11 @@ RotaryVariant = Literal["tiled", "interleaved"]
 
 _ROTARY_BASE = 10000.0
 _PRETRAINED_SIDE = 16
+_HAS_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+_TURNED_TOGETHER = 1 << 18
+"""Channels that are turned at a time, 1 MiB of float32."""
+_UPPER_HALF = -(1 << 16)
+"""The mask of the upper 16 bits of an integer of 32."""
 
 
 class Rotary(NamedTuple):
@@ -68,6 +73,36 @@ def rotate(x: Tensor, rotary: Rotary) -> Tensor:
     return turned.to(x.dtype)
 
 
+def turn(x: Tensor, rotary: Rotary) -> Tensor:
+    """`rotate` for queries and keys that meet each other alone: the channels of a head may come in another order, alike for all.
+
+    On a CPU in bfloat16 without gradients they are the even ones, then the odd ones, and it takes less than half the time.
+    """
+    if x.device.type == "cpu" and x.dtype == torch.bfloat16 and not (torch.is_grad_enabled() and x.requires_grad):
+        return _rotate_apart(x, rotary)
+    return rotate(x, rotary)
+
+
+def _rotate_apart(x: Tensor, rotary: Rotary) -> Tensor:
+    """`rotate` of bfloat16 with the even channels of each head before the odd ones; as many tokens at a time as a cache holds.
+
+    A bfloat16 is the upper half of a float32, so a pair of channels, read as one integer, holds both as float32 but for a shift.
+    """
+    pairs = x.view(torch.int32)  # the odd channel above the even one
+    half = x.shape[-1] // 2
+    cos, sin = ((table[..., 0::2].contiguous(), table[..., 1::2].contiguous()) for table in rotary)
+    turned = torch.empty_like(x, memory_format=torch.contiguous_format)
+    num_tokens = x.shape[-2]
+    together = max(1, _TURNED_TOGETHER * num_tokens // max(x.numel(), 1))
+    for start in range(0, num_tokens, together):
+        some = slice(start, start + together)
+        even = (pairs[..., some, :] << 16).view(torch.float32)
+        odd = (pairs[..., some, :] & _UPPER_HALF).view(torch.float32)
+        turned[..., some, :half] = (even * cos[0][..., some, :]).addcmul_(odd, sin[0][..., some, :])
+        turned[..., some, half:] = (odd * cos[1][..., some, :]).addcmul_(even, sin[1][..., some, :])
+    return turned
+
+
 class KeyValues:
     """The keys and values that one block has computed for earlier tokens, [B, heads, N, head_dim] each.
 
@@ -99,9 +134,29 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D_in] -> [..., D_out], in the dtype of the weights, or under autocast in that of autocast."""
-        if not torch.is_autocast_enabled(x.device.type):  # which casts by itself; a bfloat16 input would go to float32 and back
-            x = x.to(self.weight.dtype)
-        return F.linear(x, self.weight, self.bias)
+        x = self._cast(x)
+        return self._fused(x, "none") if self._can_fuse(x) else F.linear(x, self.weight, self.bias)
+
+    def then_gelu(self, x: Tensor) -> Tensor:
+        """The same, through an exact GELU."""
+        x = self._cast(x)
+        return self._fused(x, "gelu") if self._can_fuse(x) else F.gelu(F.linear(x, self.weight, self.bias))
+
+    def _cast(self, x: Tensor) -> Tensor:
+        # Autocast casts by itself; a bfloat16 input would go to float32 and back.
+        return x if torch.is_autocast_enabled(x.device.type) else x.to(self.weight.dtype)
+
+    def _can_fuse(self, x: Tensor) -> bool:
+        in_bfloat16 = x.device.type == "cpu" and x.dtype == self.weight.dtype == torch.bfloat16 and x.numel() > 0
+        return in_bfloat16 and _HAS_ONEDNN and not torch.is_grad_enabled()
+
+    def _fused(self, x: Tensor, activation: str) -> Tensor:
+        """By oneDNN, which adds the bias and applies the activation within the product, where torch's call passes over it again.
+
+        It is what torch's own compiler calls; it has no gradient.
+        """
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, activation, [], "none")
+        return out
 
 
 class Attention(nn.Module):
@@ -118,7 +173,7 @@ class Attention(nn.Module):
     ) -> Tensor:
         """[B, N, D] -> [B, N, D]; `mask` [N, N_keys] is True where a token may look, `past` holds keys of tokens before these."""
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # [3, B, heads, N, head_dim]
-        q, k = qkv[:2] if rotary is None else rotate(qkv[:2], rotary)
+        q, k = qkv[:2] if rotary is None else turn(qkv[:2], rotary)
         v = qkv[2]
         if past is not None:
             k, v = past.extend(k, v)
@@ -136,7 +191,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., D]."""
-        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        out: Tensor = self.fc2(self.fc1.then_gelu(x))
         return out
 
 
@@ -155,7 +210,9 @@ class Block(nn.Module):
     ) -> Tensor:
         """[B, N, D] -> [B, N, D]; see `Attention`."""
         x = x + self.attn(self.norm1(x), rotary, mask, past)
-        out: Tensor = x + self.mlp(self.norm2(x))
+        added = self.mlp(self.norm2(x))
+        # Nobody else holds this x; with gradients the norm does.
+        out: Tensor = x + added if torch.is_grad_enabled() else x.add_(added)
         return out
 
 
