@@ -24,7 +24,7 @@ REQUIRED = {
     "VIDEO": "video.mp4",
     "STORE.zarr": "store.zarr",
     "LATENTS.h5": "latents.h5",
-    "DATA": "store.zarr",
+    "DATA": "COIN.json",
     "--run-dir": "run",
     "--out": "out",
     "--obs": "now.png",
@@ -42,6 +42,15 @@ def commands_with_a_model() -> Iterator[tuple[str, str]]:
                 yield name, option
 
 
+def labelled_set(folder: Path) -> None:
+    """What `probe` reads before it asks for a model: labelled videos in both splits."""
+    videos = {f"v{index}": {"recipe_type": 0, "class": "ab"[index % 2], "subset": "training"} for index in range(4)}
+    videos["v4"] = {"recipe_type": 0, "class": "a", "subset": "testing"}
+    for name in videos:
+        (folder / f"{name}.mp4").touch()
+    (folder / "COIN.json").write_text(json.dumps({"database": videos}))
+
+
 def test_the_commands_with_a_model_are_found() -> None:
     expected = {"pretrain", "encode", "surprise", "precompute", "probe", "validate", "plan", "evaluate"}
     assert expected <= {command for command, _ in commands_with_a_model()}
@@ -57,6 +66,8 @@ def test_every_command_with_a_model_asks_for_a_released_name(
     monkeypatch.setenv("VJEPA2_OFFLINE", "1")
     group = typer.main.get_command(app)
     assert hasattr(group, "commands")
+    monkeypatch.chdir(tmp_path)
+    labelled_set(tmp_path)
     arguments = [command]
     for parameter in group.commands[command].params:
         if parameter.required or parameter.metavar == "DATA...":

@@ -43,6 +43,7 @@ def probe(
     cache: Path | None = None,
     max_cache: int | None = None,
     device: str = "auto",
+    fetch: Callable[[str], str] = str,
     say: Callable[[str], None] = lambda _: None,
     progress: Progress = SILENT,
 ) -> Path:
@@ -50,7 +51,8 @@ def probe(
 
     `data` is a video store, or the tables of a labelled set, whose files lie in `root` and whose classes `classes` lists. With
     `weights` nothing is trained: that probe is judged on the validation clips. Tokens are kept in `cache`, at most `max_cache`
-    bytes. Raises InputError for data that cannot be probed, before anything is encoded, and TrainingError on several processes.
+    bytes. `fetch` brings a source of weights here, once the data are known to be good. Raises InputError for data that cannot be
+    probed, before anything is encoded, and TrainingError on several processes.
     """
     group = ProcessGroup(choose_device(device))
     if group.world_size > 1:
@@ -60,6 +62,8 @@ def probe(
     found = _read(paths, config, root=root, classes=classes, judged_only=weights is not None, weights=weights)
     for line in found.dropped:
         say(f"left out: {line}")
+    model, beside = fetch(model), [fetch(source) for source in beside]
+    weights = None if weights is None else fetch(weights)
     config = config if weights is not None else _with_steps(config, len(found.train) * config.augment.copies)
     setting = Setting(found, config, group, cache or run_dir / "features", max_cache, say, progress)
     if weights is not None:
