@@ -250,7 +250,7 @@ def test_an_interval_that_is_waited_for_still_covers_the_true_rate():
     for _ in range(600):
         rate = rng.uniform(0.02, 0.98)
         done: list[Outcome] = []
-        for first, last in _rounds(config):
+        for first, last in _rounds(config, "push"):
             if done and _narrow_enough(done, config):
                 break
             done += [Outcome({"planner": {"success": bool(rng.random() < rate)}}, []) for _ in range(first, last)]

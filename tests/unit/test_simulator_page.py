@@ -20,6 +20,7 @@ QUICKLY = {
     "collect": ["episodes=1", "frames_per_episode=4"],
     "evaluate": ["episodes=1", "max_episodes=1", "num_videos=0", "cem.samples=4", "cem.iterations=1", "cem.elites=2"]
     + [f"{task}.actions=1" for task in ("reach", "grasp", "push")]
+    + [f"{task}.episodes=1" for task in get_args(TaskName)]
     + ["cloning.steps=5"],
 }
 

@@ -70,7 +70,7 @@ TRAINED = {"precompute", "posttrain", "probe", *JUDGED}
         ("posttrain", {"seed": 7}, {"posttrain", *JUDGED}),
         ("probe", {"seed": 7}, {"probe", "report"}),
         ("validate", {"horizon": 2}, {"validate", "report"}),
-        ("evaluate", {"tolerance": 0.05}, {"evaluate", "report"}),
+        ("evaluate", {"reach": {"tolerance": 0.05}}, {"evaluate", "report"}),
         ("report", {"title": "another"}, {"report"}),
     ],
 )

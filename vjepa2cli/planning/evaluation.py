@@ -95,7 +95,7 @@ def _play_all(
     pairs = [(task, shift) for shift in config.shifts for task in config.tasks]
     common = protocol_of(card, config, suite)
     results, seconds = [], []
-    progress.start("evaluate", total=config.episodes * len(pairs))
+    progress.start("evaluate", total=sum(config.episodes_of(task) for task, _ in pairs))
     for task, shift in pairs:
         outcomes = _play(crew, task, shift, config, videos, progress)
         seconds += [second for outcome in outcomes for second in outcome.seconds]
@@ -131,7 +131,7 @@ def _play(
 ) -> list[Outcome]:
     """As many episodes as are needed; how many depends on their outcomes alone, not on which came first."""
     done: list[Outcome] = []
-    for first, last in _rounds(config):
+    for first, last in _rounds(config, task):
         if done and _narrow_enough(done, config):
             break
         jobs = [Job(task, shift, index, videos if index < config.num_videos else None) for index in range(first, last)]
@@ -144,11 +144,12 @@ def _play(
     return done
 
 
-def _rounds(config: EvaluateConfig) -> Iterator[tuple[int, int]]:
+def _rounds(config: EvaluateConfig, task: str) -> Iterator[tuple[int, int]]:
     """First and last index of the episodes that are played together, one after the other."""
-    yield 0, config.episodes
-    most = config.max_episodes or config.episodes
-    for first in range(config.episodes, most, _MORE):
+    least = config.episodes_of(task)
+    yield 0, least
+    most = config.max_episodes or least
+    for first in range(least, most, _MORE):
         yield first, min(first + _MORE, most)
 
 

@@ -32,8 +32,8 @@ class EvaluateConfig(StepConfig, TasksConfig):
     environment: `tabletop`, or MODULE:FUNCTION (or FILE.py:FUNCTION) that returns a Suite; shifts, `scene` and the settings of
     the tasks belong to the tabletop.
 
-    Each task is played under each shift, `episodes` times. With `max_episodes` more follow, ten at a time, until the planner's
-    95 % interval is no wider than `interval_width`.
+    Each task is played under each shift, `episodes` times if it does not say otherwise. With `max_episodes` more follow, ten at
+    a time, until the planner's 95 % interval is no wider than `interval_width`.
     """
 
     step: Literal["evaluate"] = "evaluate"
@@ -49,6 +49,11 @@ class EvaluateConfig(StepConfig, TasksConfig):
     cem: CemConfig = CemConfig()
     cloning: CloningConfig = CloningConfig()
 
+    def episodes_of(self, task: str) -> int:
+        """How many episodes of a task are played at least."""
+        own = getattr(self, task).episodes if self.environment == BUILT_IN else None
+        return own or self.episodes
+
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         """Refuse what each key allows alone and not together."""
@@ -62,6 +67,7 @@ class EvaluateConfig(StepConfig, TasksConfig):
         for key, names in (("tasks", self.tasks), ("shifts", self.shifts)):
             if len(set(names)) < len(names):
                 raise ValueError(f"{key}: {', '.join(names)}: name each once")
-        if self.max_episodes is not None and self.max_episodes < self.episodes:
-            raise ValueError(f"max_episodes: {self.max_episodes} is below episodes, {self.episodes}")
+        most = max((self.episodes_of(task) for task in self.tasks), default=0)
+        if self.max_episodes is not None and self.max_episodes < most:
+            raise ValueError(f"max_episodes: {self.max_episodes} is below episodes, {most}")
         return self

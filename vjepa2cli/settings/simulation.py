@@ -37,7 +37,13 @@ class SceneConfig(Section):
 TaskName = Literal["reach", "grasp", "reach_with_object", "pick_and_place", "push"]
 
 
-class ReachConfig(Section):
+class TaskConfig(Section):
+    """What all tasks have: `episodes` is how many are played, where that is not the number of the whole evaluation."""
+
+    episodes: Count | None = None
+
+
+class ReachConfig(TaskConfig):
     """Bring the hand to where it is in the goal image, within `tolerance`; it starts so far from there (`distance`)."""
 
     distance: Range = (0.10, 0.20)
@@ -45,7 +51,7 @@ class ReachConfig(Section):
     actions: Count = 8
 
 
-class GraspConfig(Section):
+class GraspConfig(TaskConfig):
     """Take hold of an object with both fingers, and with a `lift` raise it by half of that at least.
 
     The hand starts open, its fingers along the object's sides, so far from it (`distance`). The goal image shows it held, and
@@ -57,7 +63,7 @@ class GraspConfig(Section):
     actions: Count = 8
 
 
-class ReachWithObjectConfig(Section):
+class ReachWithObjectConfig(TaskConfig):
     """Bring an object that is held to where it is in the goal image, within `tolerance`, and do not let it go."""
 
     distance: Range = (0.10, 0.20)
@@ -65,7 +71,7 @@ class ReachWithObjectConfig(Section):
     actions: Count = 8
 
 
-class PickAndPlaceConfig(Section):
+class PickAndPlaceConfig(TaskConfig):
     """Pick an object up and put it down where the last goal image has it, within `tolerance`, and let it go.
 
     Three goal images: held where it stands, held over the place, put down. `actions` says how many are allowed for each. The
@@ -77,7 +83,7 @@ class PickAndPlaceConfig(Section):
     actions: tuple[Count, Count, Count] = (4, 10, 4)
 
 
-class PushConfig(Section):
+class PushConfig(TaskConfig):
     """Push an object over the table to where the goal image has it, within `tolerance`; the hand starts closed behind it."""
 
     distance: Range = (0.06, 0.12)

@@ -27,6 +27,7 @@ rule validate:
 rule evaluate:
     input:
         config=resolved("evaluate"),
+        latents=made("precompute", "latents/{encoder}.h5"),
         model=made("posttrain", "posttrain/{encoder}/report.json"),
     output:
         report="{home}/evaluate/{encoder}/report.json",
@@ -40,7 +41,7 @@ rule evaluate:
         model=subpath(input.model, parent=True),
     shell:
         "vjepa2 --threads {threads} evaluate --model {params.model:q} --out {output.report:q} "
-        "--config {input.config:q} --workers {threads} > {log:q} 2>&1"
+        "--latents {input.latents:q} --config {input.config:q} --workers {threads} > {log:q} 2>&1"
 
 
 rule report:
