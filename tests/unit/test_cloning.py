@@ -41,7 +41,7 @@ def test_a_clone_tells_the_action_that_leads_to_the_goal() -> None:
 
 
 def test_a_clone_is_a_function_of_recordings_and_seed() -> None:
-    short = CONFIG.model_copy(update={"steps": 3})
+    short = CONFIG.model_copy(update={"steps": 1})
     torch.manual_seed(5)
     one = clone(Walks(), range(10), [10], short)
     torch.manual_seed(6)

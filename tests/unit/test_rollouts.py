@@ -184,7 +184,7 @@ def test_no_time_at_all_is_the_first_mean():
     assert torch.equal(found.actions, torch.zeros(1, 7))
 
 
-def test_pace_knows_the_fixed_part_the_load_and_the_longest_stall_and_forgets_them():
+def test_pace_knows_the_fixed_part_the_load_and_the_longest_stall_and_lets_them_go_one_by_one():
     pace = Pace()
     assert pace.rows_within(1.0, 64) == 1, "nothing is known yet"
     pace.calibrate(one=0.011, many=0.041, rows=31)
@@ -199,8 +199,15 @@ def test_pace_knows_the_fixed_part_the_load_and_the_longest_stall_and_forgets_th
     pace.add(0.082 + 0.03, 31)
     assert pace.seconds(31) == pytest.approx(0.082 + 0.03 + 0.004, abs=2e-3), "and once a stall of 30 ms"
     assert pace.rows_within(0.04, 31) == 0
-    pace.forget()
-    assert pace.rows_within(0.04, 31) == few
+    pace.add_tail(0.004 + 0.05)
+    assert pace.seconds(31) == pytest.approx(0.082 + 0.05 + 0.004, abs=2e-3), "and one of 50 ms after the last prediction"
+    pace.ease()
+    assert pace.seconds(31) == pytest.approx(0.082 + 0.03 + 0.004, abs=2e-3), "the longest is let go first"
+    pace.ease()
+    assert pace.seconds(31) == pytest.approx(0.082 + 0.004, abs=2e-3)
+    for _ in range(3):
+        pace.ease()
+    assert pace.rows_within(0.04, 31) == few, "what is never tried is forgotten in the end"
 
 
 def test_search_that_scored_nothing_tries_again_later():

@@ -4,10 +4,10 @@ import statistics
 import time
 from collections import deque
 
-_MEMORY = 200
-"""Predictions of late from which the next one's time is told."""
+_MEMORY = 400
+"""Predictions of late from which the next one's time is told: one in so many is longer than all of them."""
 _TAIL = 0.004
-"""Seconds kept for what follows the last prediction."""
+"""Seconds kept for what follows the last prediction where nothing stalls."""
 
 
 class Deadline:
@@ -30,32 +30,50 @@ class Deadline:
 class Pace:
     """Seconds of a prediction: so many for each, so many more a row, times what the machine's load usually makes of them.
 
-    Now and then a prediction stalls, when its core is lent to somebody else; the longest stall of late may come again.
+    Now and then something stalls, when its core is lent to somebody else; the longest stall of late may come again.
     """
 
     def __init__(self) -> None:
         self._fixed = self._row = 0.0
         self._seen: deque[tuple[float, float]] = deque(maxlen=_MEMORY)
+        self._tails: deque[float] = deque(maxlen=_MEMORY)
+        self._in_vain = 0
         self._load, self._stall = 1.0, 0.0
 
     def calibrate(self, *, one: float, many: float, rows: int) -> None:
-        """Learn from the seconds of a prediction of `one` row and of one of many `rows`."""
+        """Learn from the seconds of a prediction of `one` row and of one of many `rows`, both undisturbed."""
         self._row = max(many - one, 0.1 * many) / rows
         self._fixed = max(one - self._row, 0.0)
-        self.forget()
+        self._seen.clear()
+        self._tails.clear()
+        self._load, self._stall = 1.0, 0.0
 
     def add(self, seconds: float, rows: int) -> None:
-        """Note what a prediction took."""
+        """Note what a prediction took, and what came between it and the one before."""
         if not self._row:
             self._row = seconds / rows
         self._seen.append((seconds, self._expected(rows)))
-        self._load = statistics.median(taken / expected for taken, expected in self._seen)
-        self._stall = max(taken - self._load * expected for taken, expected in self._seen)
+        self._learn()
 
-    def forget(self) -> None:
-        """Forget what the load was: where no prediction is dared, none can tell that it has passed."""
-        self._seen.clear()
-        self._load, self._stall = 1.0, 0.0
+    def add_tail(self, seconds: float) -> None:
+        """Note what followed the last prediction of a search; the next search in vain is the first one."""
+        self._in_vain = 0
+        self._tails.append(seconds)
+        self._learn()
+
+    def ease(self) -> None:
+        """Let the longest times go: where no prediction is dared, none can tell that the load has passed.
+
+        One the first time, then twice as many each time, until a search dares again. To forget more at once would be to dare
+        too much under a load that lasts.
+        """
+        for _ in range(min(1 << self._in_vain, _MEMORY)):
+            if self._tails and max(self._tails) - _TAIL >= self._stall:
+                self._tails.remove(max(self._tails))
+            elif self._seen:
+                self._seen.remove(max(self._seen, key=lambda each: each[0] - self._load * each[1]))
+            self._learn()
+        self._in_vain += 1
 
     def seconds(self, rows: int) -> float:
         """What a prediction and what follows it may take."""
@@ -67,6 +85,11 @@ class Pace:
             return 1 if seconds > 0 else 0
         room = (seconds - self._stall - _TAIL) / self._load - self._fixed
         return max(0, min(most, int(room / self._row)))
+
+    def _learn(self) -> None:
+        self._load = statistics.median(taken / expected for taken, expected in self._seen) if self._seen else 1.0
+        stalls = [taken - self._load * expected for taken, expected in self._seen]
+        self._stall = max([0.0, *stalls, *(tail - _TAIL for tail in self._tails)])
 
     def _expected(self, rows: int) -> float:
         return self._fixed + rows * self._row

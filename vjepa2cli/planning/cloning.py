@@ -94,7 +94,7 @@ def clone(store: Recordings, train: Sequence[int], val: Sequence[int], config: C
     network = CloningNetwork(*shape, config)
     network.initialise(generator_for(config.seed))
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=config.steps, pct_start=0.05)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
 
     def loss(moments: "_Moments", count: int, generator: torch.Generator) -> Tensor:
         latents, goals, states, actions = moments.draw(count, config.ahead, generator)

@@ -60,6 +60,7 @@ class Controller:
             moved = torch.cat((before.mean[1:], before.mean[-1:])).to(mean)
             mean = torch.where(box.std > 0, moved, mean)
         mean, std, low, high = (part.to(latent.device) for part in (mean, box.std, box.low, box.high))
+        self._rollouts.begin()
         # What is scored last, the mean alone, has the time that the search leaves for it.
         soon = None if deadline is None else deadline.earlier(self.prediction_seconds)
         found = cem(
@@ -73,8 +74,8 @@ class Controller:
             generator=generator,
             stop=None if soon is None else lambda: self._rollouts.is_over(soon),
         )
-        if not found.scored:
-            self._rollouts.pace.forget()
+        if deadline is not None:
+            self._rollouts.end()
         return found
 
     def energy(

@@ -18,7 +18,8 @@ _CPU_CACHE = 1 << 21
 """Bytes of one layer's activations that a core of a CPU keeps at hand: more rows at once are slower there, not faster."""
 _UNDER_A_DEADLINE = 64
 """Rows at once on a device that could take more, so that the clock is looked at often."""
-_TRIALS = 4
+_TRIALS, _MOST_TRIALS, _TRIAL_SECONDS = 3, 50, 1.0
+"""Rounds of predictions before the first deadline: enough to know what the machine's load does, within about a second."""
 
 
 class Rollouts:
@@ -31,6 +32,7 @@ class Rollouts:
             self._world = copy.copy(world)
             self._world.ac = prepare_for_inference(copy.deepcopy(world.ac), device=world.device, precision="bf16")
         self.pace = Pace()
+        self._ended: float | None = None
 
     @property
     def device(self) -> torch.device:
@@ -69,11 +71,27 @@ class Rollouts:
         """Predict from anywhere, so that `pace` is known and nothing is done for the first time later on."""
         rows = min(self.rows(latent, horizon), _UNDER_A_DEADLINE)
         idle = state.new_zeros(rows, horizon, len(state))
-        seconds = {}
-        for count in (rows, 1):
-            taken = [self._timed(latent, state, idle[:count], past) for _ in range(_TRIALS)]
-            seconds[count] = min(taken[1:])
-        self.pace.calibrate(one=seconds[1], many=seconds[rows], rows=rows)
+        self._timed(latent, state, idle, past)
+        taken: list[tuple[float, float]] = []
+        began = time.perf_counter()
+        while len(taken) < _TRIALS or (len(taken) < _MOST_TRIALS and time.perf_counter() - began < _TRIAL_SECONDS):
+            taken.append((self._timed(latent, state, idle[:1], past), self._timed(latent, state, idle, past)))
+        ones, manies = zip(*taken, strict=True)
+        self.pace.calibrate(one=min(ones), many=min(manies), rows=rows)
+        for one, many in taken:
+            self.pace.add(one, 1)
+            self.pace.add(many, rows)
+
+    def begin(self) -> None:
+        """A search under a deadline begins: what comes between its predictions counts as their time."""
+        self._ended = None
+
+    def end(self) -> None:
+        """The search has ended, and its plan is known."""
+        if self._ended is None:
+            self.pace.ease()
+        else:
+            self.pace.add_tail(time.perf_counter() - self._ended)
 
     def is_over(self, deadline: Deadline) -> bool:
         """Whether no candidate can be predicted in time any more."""
@@ -92,10 +110,11 @@ class Rollouts:
                 rows = self.pace.rows_within(deadline.left, min(len(actions) - start, rows, _UNDER_A_DEADLINE))
                 if not rows:
                     return
-            began = time.perf_counter()
+            began = time.perf_counter() if self._ended is None else self._ended
             yield slice(start, start + rows)
             if deadline is not None:
                 self.pace.add(_seconds_since(began, latent.device), rows)
+                self._ended = time.perf_counter()
             start += rows
 
     def _timed(self, latent: Tensor, state: Tensor, actions: Tensor, past: FrameCache | None) -> float:
