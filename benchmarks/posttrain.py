@@ -5,8 +5,8 @@
     python benchmarks/posttrain.py memory [--config NAME] [--depth 4]    the memory that a preset states, beside what a step takes
 
 Both contenders of `loop` have the same weights, draw the same windows of the same recordings and make the same update; one reads
-latents, the other frames, which it encodes. Rounds alternate, so what else the machine does meets both; figures are medians. Each
-peak is that of a process of its own, beyond what it held before it began.
+latents, the other frames, which it encodes. Rounds alternate; figures are medians. On a CPU seconds are those of the processor,
+of all threads of the process. Each peak is that of a process of its own, beyond what it held before it began.
 """
 
 import argparse
@@ -16,13 +16,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from precompute import EPISODE, make_model, make_recordings, wait_for
+from precompute import EPISODE, make_model, make_recordings, seconds_of
 
 from vjepa2cli import config as configs
 from vjepa2cli.artifacts.latent_store import LatentStore
@@ -105,18 +104,17 @@ def loop(asked: argparse.Namespace) -> None:
         tree = {"step": "precompute", "crop": asked.crop, "batch_frames": 16, "precision": config.precision, "dtype": "float32"}
         made = configs.validate(tree, where="benchmark")
         assert isinstance(made, PrecomputeConfig)
-        began = time.perf_counter()
+        began = seconds_of(device)
         precompute(store, folder / "l.h5", model=str(model), config=made, device=device)
-        once = time.perf_counter() - began
+        once = seconds_of(device) - began
         contenders = {what: build(folder, config, device) for what, build in CONTENDERS.items()}
         losses = {what: step(1) for what, step in contenders.items()}  # the first step warms up
         seconds: dict[str, list[float]] = {what: [] for what in contenders}
         for turn in range(asked.rounds):
             for what, step in contenders.items():
-                began = time.perf_counter()
+                began = seconds_of(device)
                 step(turn + 2)
-                wait_for(device)
-                seconds[what].append(time.perf_counter() - began)
+                seconds[what].append(seconds_of(device) - began)
         print(f"ViT {asked.size} at {asked.crop} px, {asked.batch} windows of {asked.frames} steps, {config.precision}, {device}")
         print(
             f"{torch.get_num_threads()} threads, {asked.rounds} rounds; {asked.episodes * EPISODE} frames encoded in {once:.1f} s"

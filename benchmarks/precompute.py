@@ -5,8 +5,9 @@
                                                                                 how long post-training waits for them
 
 The encoder alone is given the same batches, ready on the device, and nothing is kept of what it makes. Rounds of both alternate,
-so what else the machine does meets both; figures are medians over the rounds. Before a cold read the system is told to drop what
-it holds of the file; reading the file from end to end in blocks of a window is the limit beside it.
+and figures are medians over the rounds. On a CPU seconds are those of the processor, of all threads of the process, so that
+nothing else that the machine does counts, and reading ahead saves nothing. Before a cold read the system is told to drop what it
+holds of the file; reading the file from end to end in blocks of a window is the limit beside it.
 """
 
 import argparse
@@ -75,15 +76,13 @@ def throughput(asked: argparse.Namespace) -> None:
         seconds: dict[str, list[float]] = {"encoder alone": [], "precompute": []}
         for turn in range(asked.rounds + 1):  # the first warms up
             work = Precompute(store, folder / f"{turn}.h5", model=str(model), config=config, device=device)
-            began = time.perf_counter()
+            began = seconds_of(device)
             with torch.inference_mode():
                 for _ in range(asked.episodes * parts):
                     encode_frames(encoder, batch, layer_norm=True)
-            wait_for(device)
-            middle = time.perf_counter()
+            middle = seconds_of(device)
             work.run()
-            wait_for(device)
-            ended = time.perf_counter()
+            ended = seconds_of(device)
             size = (folder / f"{turn}.h5").stat().st_size
             (folder / f"{turn}.h5").unlink()
             if turn:
@@ -97,10 +96,12 @@ def throughput(asked: argparse.Namespace) -> None:
     print(f"precompute keeps {statistics.median(shares):.1%} of the encoder's speed")
 
 
-def wait_for(device: torch.device) -> None:
-    """Let what was started on a device end."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+def seconds_of(device: torch.device) -> float:
+    """A clock: of the wall once a GPU has done what was started, or of the processor that this process has used."""
+    if device.type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def make_latents(path: Path, gigabytes: float) -> Path:
