@@ -48,7 +48,7 @@ def restore(module: nn.Module, optimizer: Any, written: Sequence[Mapping[str, An
     for held in _slices(module, optimizer):
         state = adamw.state.setdefault(held.updated, {})
         if not state:
-            state["step"] = torch.tensor(float(steps))
+            state["step"] = torch.tensor(float(steps), device=held.updated.device)  # where a fused update wants it
             state.update({moment: torch.zeros_like(held.updated) for moment in MOMENTS})
         pieces = [state["pieces"][held.name] for state in written if held.name in state["pieces"]]
         if not pieces:
