@@ -71,7 +71,7 @@ def test_a_table_stores_the_stretches_that_it_names_in_seconds_or_frames(tmp_pat
     assert summary["refused"] == [
         {"source": "a.mp4@3s-9.5s", "reason": "labelled 'up', but not all of it is stored"},
         {"source": "a.mp4@9.7s-10s", "reason": "the video ends before this stretch; mend the table"},
-        {"source": "b.mp4@19-24", "reason": "holds 1 frames, fewer than min_frames 2; lower that"},
+        {"source": "b.mp4@19-24", "reason": "holds 1 frame, fewer than min_frames 2; lower that"},
     ]
     store = VideoStore.open(tmp_path / "x.zarr")
     windows = {entry.source: entry.windows for entry in store.entries}

@@ -69,7 +69,8 @@ def too_short(num_frames: int, config: IngestConfig) -> str | None:
     if num_frames >= config.min_frames:
         return None
     at = "" if config.fps is None else f" at {config.fps:g} fps"
-    return f"holds {num_frames} frames{at}, fewer than min_frames {config.min_frames}; lower that"
+    held = "1 frame" if num_frames == 1 else f"{num_frames} frames"
+    return f"holds {held}{at}, fewer than min_frames {config.min_frames}; lower that"
 
 
 def measured_rate(times: Sequence[float], declared: float) -> float:
