@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import zarr
@@ -37,7 +37,7 @@ class VideoStore:
         self._frames = FrameReader(codec=attributes["config"]["codec"])
 
     @classmethod
-    def open(cls, path: str | Path) -> "VideoStore":
+    def open(cls, path: str | Path) -> Self:
         """Open a finished store; raises ArtifactError where it is absent, not a video store, or unfinished."""
         path = Path(path)
         try:
