@@ -94,6 +94,7 @@ def test_what_meets_every_threshold_is_there():
         ({"error": 0.9}, "steers in x", "partly"),
         ({"sign": 0.6}, "steers in x", "no"),
         ({"sign": 0.6, "swept_sign": 1.0}, "steers in x", "partly"),
+        ({"sign": 0.6, "swept_sign": 0.75}, "steers in x", "no"),
         ({"certain": False}, "steers in x", "no"),
         ({"moves": 11}, "steers in x", "untold"),
         ({"sign": 0.75}, "sees gripper", "partly"),

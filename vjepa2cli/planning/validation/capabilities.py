@@ -136,7 +136,7 @@ def _steers(number: Report, found: Report) -> Capability:
     level: Level = "no"
     if sign["interval"][0] > THRESHOLDS.chance and found["below_nothing"]["interval"][0] > 0:
         level = "yes" if sign["rate"] >= THRESHOLDS.sign and ratio <= THRESHOLDS.recovery else "partly"
-    elif _seen(number["sweep"]):
+    elif _seen(number["sweep"]) == "yes":
         level, said = "partly", f"{said}; with all else as recorded, of {_of(number['sweep']['sign'])}"
     return Capability(name, level, said)
 
@@ -145,15 +145,15 @@ def _sees(number: Report) -> Capability:
     swept, name = number["sweep"], f"sees {number['name']}"
     if swept is None or swept["moves"] < THRESHOLDS.least_moves:
         return _untold(name, number, 0 if swept is None else swept["moves"])
-    level: Level = "no"
-    if _seen(swept):
-        level = "yes" if swept["sign"]["rate"] >= THRESHOLDS.sign else "partly"
-    return Capability(name, level, f"with all else as recorded, the direction of {_of(swept['sign'])} moves has the least energy")
+    said = f"with all else as recorded, the direction of {_of(swept['sign'])} moves has the least energy"
+    return Capability(name, _seen(swept), said)
 
 
-def _seen(swept: Report | None) -> bool:
-    """Whether a sweep finds directions, and what leaving the number out costs, beyond chance."""
-    return swept is not None and bool(swept["sign"]["interval"][0] > THRESHOLDS.chance and swept["left_out"]["interval"][0] > 0)
+def _seen(swept: Report | None) -> Level:
+    """Whether a sweep finds directions, and leaving the number out costs energy, beyond chance."""
+    if swept is None or swept["sign"]["interval"][0] <= THRESHOLDS.chance or swept["left_out"]["interval"][0] <= 0:
+        return "no"
+    return "yes" if swept["sign"]["rate"] >= THRESHOLDS.sign else "partly"
 
 
 def _untold(name: str, number: Report, moves: int) -> Capability:
