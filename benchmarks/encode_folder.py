@@ -5,17 +5,18 @@
 
 Random weights. A round is one run of `encode`, which decodes, crops, encodes and writes, and then the same batches through the
 same encoder alone, whose pixels are made up and lie on its device; so what else the machine does meets both. Figures are medians
-over the rounds. A run is counted from its first frame: the seconds before, in which the decoding processes start, do not grow
-with the folder, and stand in a column of their own. So does what the run has waited for frames.
+over the rounds. A run is counted from its first batch: the seconds before, in which the decoding processes start, do not grow
+with the folder, and stand in a column of their own. So does what the run has waited for frames. On a CPU with one thread the
+clock is the process's own, which does not run while others do, and what was waited is added.
 """
 
 import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,12 @@ from vjepa2cli.registry import SIZES
 from vjepa2cli.settings import EncodeConfig
 
 AIM = 0.9
+Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
 class Round:
-    """One run and its batches alone, in seconds: the run from its first frame, what came before, and what it has waited."""
+    """One run and its batches alone, in seconds: the run from its first batch, what came before, and what it has waited."""
 
     clips: int
     run: float
@@ -77,50 +79,59 @@ def main() -> None:
 def one_round(out: Path, model: Path, asked: argparse.Namespace) -> Round:
     """A run over the folder, and its batches alone."""
     config = EncodeConfig(mode=asked.mode, num_frames=asked.frames, crop=asked.crop)
-    with noted_batches() as batches:
+    own = asked.device == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if own else time.perf_counter
+    with noted_batches(clock) as noted:
         encode(asked.folder, model=model, out=out, config=config, device=asked.device, workers=asked.workers, say=print)
+        ended = clock()
     timing: dict[str, float] = read_report(out / "encoding.json", "encode")["timing"]
+    start = timing["seconds_to_first_frame"]
+    waiting = timing["seconds_waiting_for_frames"] - start
     precision = native_precision(asked.device)
     encoder = prepare_for_inference(load_encoder(model), device=asked.device, precision=precision)
-    alone = seconds_alone(encoder, batches, recipe=make_recipe(config, encoder, precision=precision), device=asked.device)
-    start = timing["seconds_to_first_frame"]
-    return Round(
-        sum(shape[0] for shape in batches),
-        timing["seconds"] - start,
-        start,
-        timing["seconds_waiting_for_frames"] - start,
-        alone,
-    )
+    recipe = make_recipe(config, encoder, precision=precision)
+    alone = seconds_alone(encoder, noted.shapes, recipe=recipe, device=asked.device, clock=clock)
+    run = ended - noted.began + (waiting if own else 0)
+    return Round(sum(shape[0] for shape in noted.shapes), run, start, waiting, alone)
+
+
+@dataclass
+class Noted:
+    """The shapes of the batches that went through the encoder, and when the first one did."""
+
+    shapes: list[torch.Size] = field(default_factory=list)
+    began: float = 0.0
 
 
 @contextmanager
-def noted_batches() -> Iterator[list[torch.Size]]:
-    """The shapes of the batches that go through the encoder meanwhile."""
-    shapes: list[torch.Size] = []
+def noted_batches(clock: Clock) -> Iterator[Noted]:
+    """Note what goes through the encoder meanwhile."""
+    noted = Noted()
 
     def noting(encoder: Any, pixels: torch.Tensor, *, recipe: Recipe) -> list[torch.Tensor]:
-        shapes.append(pixels.shape)
+        noted.began = noted.began or clock()
+        noted.shapes.append(pixels.shape)
         return encode_windows(encoder, pixels, recipe=recipe)
 
     pipeline.encode_windows = noting
     try:
-        yield shapes
+        yield noted
     finally:
         pipeline.encode_windows = encode_windows
 
 
-def seconds_alone(encoder: Any, batches: list[torch.Size], *, recipe: Recipe, device: str) -> float:
+def seconds_alone(encoder: Any, batches: list[torch.Size], *, recipe: Recipe, device: str, clock: Clock) -> float:
     """What these batches take where nothing else is to be done."""
     pixels = {shape: torch.randint(0, 256, shape, dtype=torch.uint8, device=device) for shape in dict.fromkeys(batches)}
     encode_windows(encoder, pixels[batches[0]], recipe=recipe)
     if device == "cuda":
         torch.cuda.synchronize()
-    start = time.perf_counter()
+    start = clock()
     for shape in batches:
         encode_windows(encoder, pixels[shape], recipe=recipe)
     if device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 if __name__ == "__main__":
