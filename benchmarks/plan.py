@@ -1,19 +1,22 @@
-"""How fast and how well do we plan, beside a plain planner: `speed`, `solvers` and `deadline`.
+"""How fast and how well do we plan, beside a plain planner: `speed`, `solvers`, `success` and `deadline`.
 
     python benchmarks/plan.py speed [--size tabletop|released] [--samples 400] [--iterations 10] [--horizons 1 4] [--device cuda]
     python benchmarks/plan.py solvers --model results/posttrain/trained --latents results/latents/trained.h5 [--horizon 2]
+    python benchmarks/plan.py success --model results/posttrain/trained [--task reach] [--episodes 50]
     python benchmarks/plan.py deadline [--budget-ms 200] [--calls 100] [--load 2]
 
 `speed` compares with the released notebook's way, made anew from its description: float32, all candidates in one batch, every
 step of a rollout reads all frames again. Same random weights, samples and iterations. In every round each contender runs once;
 figures are medians. On CUDA the rate of one large matrix product in bfloat16 stands for the machine.
 `solvers` plans between recorded frames and prints the final energy, by an exact float32 rollout, against milliseconds.
+`success` plays a task in the tabletop with every solver and number of iterations, and prints successes against milliseconds.
 `deadline` counts the calls that ended in time while other processes keep the cores busy.
 """
 
 import argparse
 import multiprocessing
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +26,8 @@ import torch
 from torch import Tensor
 
 from vjepa2cli.artifacts.latent_store import LatentStore
+from vjepa2cli.artifacts.reports import read_report
+from vjepa2cli.config import load as load_config
 from vjepa2cli.data.poses import pose_compose
 from vjepa2cli.models.ac_predictor import AcPredictor, AcPredictorSpec
 from vjepa2cli.models.inference import native_precision
@@ -30,8 +35,9 @@ from vjepa2cli.models.world_model import WorldModel, normalise_latents
 from vjepa2cli.planning.cem import CemResult
 from vjepa2cli.planning.clock import Deadline
 from vjepa2cli.planning.controller import Controller, generator_for
+from vjepa2cli.planning.evaluation import evaluate
 from vjepa2cli.planning.model_card import open_predictor
-from vjepa2cli.settings import CemConfig
+from vjepa2cli.settings import CemConfig, EvaluateConfig
 
 SIZES = {
     "tabletop": (AcPredictorSpec(192, 192, 4, 3, absolute_positions=True, condition_patches=True, residual=True), 36),
@@ -39,6 +45,7 @@ SIZES = {
 }
 """The shipped tabletop predictor, and V-JEPA 2-AC at ViT-g size; with the patches of a frame."""
 PRODUCT = 8192
+ITERATIONS = (1, 2, 4, 8)
 
 
 def main() -> None:
@@ -61,6 +68,15 @@ def main() -> None:
     solvers_way.add_argument("--samples", type=int, default=64)
     solvers_way.add_argument("--windows", type=int, default=16)
     solvers_way.set_defaults(run=solvers)
+    success_way = ways.add_parser("success")
+    success_way.add_argument("--model", required=True)
+    success_way.add_argument("--task", default="reach")
+    success_way.add_argument("--episodes", type=int, default=50)
+    success_way.add_argument("--samples", type=int, default=64)
+    success_way.add_argument("--horizon", type=int, default=1)
+    success_way.add_argument("--iterations", type=int, nargs="+", default=ITERATIONS)
+    success_way.add_argument("--config", default="tiny-evaluate", help="a preset or file of evaluate; the scene is taken from it")
+    success_way.set_defaults(run=success)
     deadline_way = ways.add_parser("deadline")
     deadline_way.add_argument("--budget-ms", type=float, default=200)
     deadline_way.add_argument("--calls", type=int, default=100)
@@ -209,7 +225,6 @@ SOLVERS: dict[str, dict[str, object]] = {
     "mppi .1": {"solver": "mppi", "temperature": 0.1},
     "mppi .2": {"solver": "mppi", "temperature": 0.2},
 }
-ITERATIONS = (1, 2, 4, 8)
 
 
 def solvers(asked: argparse.Namespace) -> None:
@@ -264,6 +279,38 @@ def mean_energy(world: WorldModel, controller: Controller, windows: Sequence[Win
         seconds.append(time.perf_counter() - start)
         energies.append(float(plain_energy(world, latent, state, goal, found.actions[None])))
     return statistics.fmean(energies), statistics.median(seconds)
+
+
+# --- success ---------------------------------------------------------------------------------------------------------
+
+
+def success(asked: argparse.Namespace) -> None:
+    """The curve of success against milliseconds an action, for every solver, on the same episodes."""
+    base = load_config(asked.config, EvaluateConfig)
+    task = getattr(base, asked.task).model_copy(update={"episodes": asked.episodes})
+    base = base.model_copy(update={"tasks": (asked.task,), "shifts": ("none",), "num_videos": 0, asked.task: task})
+    print(f"{asked.task}, {asked.episodes} episodes, horizon {asked.horizon}, {asked.samples} samples, ", end="")
+    print(f"{torch.get_num_threads()} threads; successes (95 % interval), median ms an action\n")
+    print("| solver | " + " | ".join(f"{count} iterations" for count in asked.iterations) + " |")
+    print("| --- |" + " --- |" * len(asked.iterations))
+    for name, change in SOLVERS.items():
+        cells = []
+        for count in asked.iterations:
+            size = {
+                "samples": asked.samples,
+                "elites": max(2, asked.samples // 10),
+                "horizon": asked.horizon,
+                "iterations": count,
+            }
+            cem = CemConfig.model_validate(base.cem.model_dump() | size | change)
+            with tempfile.TemporaryDirectory() as folder:
+                config = base.model_copy(update={"cem": cem})
+                report = read_report(evaluate(asked.model, Path(folder) / "report.json", config=config))
+            share = report["results"][0]["policies"]["planner"]["success"]
+            low, high = share["interval"]
+            milliseconds = 1000 * report["timing"]["median_seconds_per_action"]
+            cells.append(f"{share['successes']} ({low:.0%} to {high:.0%}), {milliseconds:.0f}")
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 
 # --- deadline --------------------------------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ from collections import deque
 
 _MEMORY = 400
 """Predictions of late from which the next one's time is told: one in so many is longer than all of them."""
+_PATIENCE = 4
+"""Searches in vain, one after the other, before more than one of them is let go at a time."""
 _TAIL = 0.004
 """Seconds kept for what follows the last prediction where nothing stalls."""
 
@@ -64,10 +66,10 @@ class Pace:
     def ease(self) -> None:
         """Let the longest times go: where no prediction is dared, none can tell that the load has passed.
 
-        One the first time, then twice as many each time, until a search dares again. To forget more at once would be to dare
+        One a time at first, then twice as many each time, until a search dares again. To forget more at once would be to dare
         too much under a load that lasts.
         """
-        for _ in range(min(1 << self._in_vain, _MEMORY)):
+        for _ in range(min(1 << max(0, self._in_vain - _PATIENCE), _MEMORY)):
             if self._tails and max(self._tails) - _TAIL >= self._stall:
                 self._tails.remove(max(self._tails))
             elif self._seen:

@@ -18,8 +18,8 @@ _CPU_CACHE = 1 << 21
 """Bytes of one layer's activations that a core of a CPU keeps at hand: more rows at once are slower there, not faster."""
 _UNDER_A_DEADLINE = 64
 """Rows at once on a device that could take more, so that the clock is looked at often."""
-_TRIALS, _MOST_TRIALS, _TRIAL_SECONDS = 3, 50, 1.0
-"""Rounds of predictions before the first deadline: enough to know what the machine's load does, within about a second."""
+_TRIALS, _MORE_TRIALS, _TRIAL_SECONDS = 3, 100, 3.0
+"""Predictions before the first deadline: a few that tell the time of a row, and more, for some seconds, that tell the load."""
 
 
 class Rollouts:
@@ -72,15 +72,15 @@ class Rollouts:
         rows = min(self.rows(latent, horizon), _UNDER_A_DEADLINE)
         idle = state.new_zeros(rows, horizon, len(state))
         self._timed(latent, state, idle, past)
-        taken: list[tuple[float, float]] = []
+        many = [self._timed(latent, state, idle, past) for _ in range(_TRIALS)]
         began = time.perf_counter()
-        while len(taken) < _TRIALS or (len(taken) < _MOST_TRIALS and time.perf_counter() - began < _TRIAL_SECONDS):
-            taken.append((self._timed(latent, state, idle[:1], past), self._timed(latent, state, idle, past)))
-        ones, manies = zip(*taken, strict=True)
-        self.pace.calibrate(one=min(ones), many=min(manies), rows=rows)
-        for one, many in taken:
-            self.pace.add(one, 1)
-            self.pace.add(many, rows)
+        one: list[float] = []
+        while len(one) < _TRIALS or (len(one) < _MORE_TRIALS and time.perf_counter() - began < _TRIAL_SECONDS):
+            one.append(self._timed(latent, state, idle[:1], past))
+        self.pace.calibrate(one=min(one), many=min(many), rows=rows)
+        for count, seconds in ((1, one), (rows, many)):
+            for taken in seconds:
+                self.pace.add(taken, count)
 
     def begin(self) -> None:
         """A search under a deadline begins: what comes between its predictions counts as their time."""
