@@ -114,6 +114,7 @@ def test_the_encoder_that_a_world_model_names_is_brought_too(
 ) -> None:
     spec = AcPredictorSpec(24, 16, 1, 2)
     about = {"kind": "ac_predictor", "spec": vars(spec), "encoder": {"source": f"untrained:{NAME}", "digest": "0"}}
+    about |= {"robot": "vjepa2cli-tabletop", "rate": 4.0, "preprocessing": {"crop": 32}}
     save_model(tmp_path / "run" / "model", {"vjepa2cli": about}, AcPredictor(spec).state_dict())
     with pytest.raises(WeightsError, match="pass num_heads="):
         run("evaluate", "--model", tmp_path / "run", "--out", tmp_path / "report.json")

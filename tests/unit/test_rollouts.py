@@ -205,8 +205,10 @@ def test_pace_knows_the_fixed_part_the_load_and_the_longest_stall_and_lets_them_
     assert pace.seconds(31) == pytest.approx(0.082 + 0.03 + 0.004, abs=2e-3), "the longest is let go first"
     pace.ease()
     assert pace.seconds(31) == pytest.approx(0.082 + 0.004, abs=2e-3)
-    for _ in range(3):
+    for _ in range(4):
         pace.ease()
+        assert pace.rows_within(0.04, 31) < few, "one or two at a time"
+    pace.ease()
     assert pace.rows_within(0.04, 31) == few, "what is never tried is forgotten in the end"
 
 
