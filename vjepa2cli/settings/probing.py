@@ -67,6 +67,7 @@ class ProbeConfig(TrainingConfig):
     `keep_heads` stops heads early: [[0.03, 5], [0.1, 1]] lets the five that are best on selection go on after 3 % of the steps,
     and one after 10 %; without it all are trained to the end. A class of fewer than `min_class_clips` training clips is refused;
     so is one of which training has none (`unseen`) and a file that is not there (`missing`), or they are dropped and counted.
+    `shots` labels that many training clips of each class, drawn by the seed from as many videos as there are, and no others.
     """
 
     step: Literal["probe"] = "probe"
@@ -94,6 +95,7 @@ class ProbeConfig(TrainingConfig):
     unseen: Literal["refuse", "drop"] = "refuse"
     missing: Literal["refuse", "drop"] = "refuse"
     min_class_clips: Count = 2
+    shots: Count | None = None
     examples: Annotated[int, Field(ge=0)] = 6
     dataset: str | None = None
     anticipation: AnticipationConfig | None = None

@@ -1,6 +1,7 @@
 """A probe from labelled clips to its report: what is chosen where, what is counted, what is kept and what is refused."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from vjepa2cli.train.probing import probe
 from vjepa2cli.train.probing.contest import Setting, make_features, prepare_features, recognition_contestant
 from vjepa2cli.train.probing.heads import targets_of
 from vjepa2cli.train.probing.judging import judge
-from vjepa2cli.train.probing.samples import from_store
+from vjepa2cli.train.probing.samples import Sample, from_store, labelled
 from vjepa2cli.train.process_group import ProcessGroup, choose_device
 
 
@@ -169,3 +170,26 @@ def test_heads_that_are_stopped_change_no_more_and_are_told(
         scores = {row["step"]: row[f"accuracy_{index}"] for row in result["evaluations"]}
         later = [score for step, score in scores.items() if head["stopped_at"] and step >= head["stopped_at"]]
         assert len({*later}) <= 1
+
+
+def test_few_shots_are_as_many_of_every_class_of_as_many_videos_and_drawn_by_the_seed(
+    labelled_store: Path, smallest: ProbeConfig
+) -> None:
+    store, drawn = VideoStore.open(labelled_store), []
+    for seed in (0, 0, 1):
+        data = from_store(store, smallest.model_copy(update={"shots": 5, "seed": seed}))
+        seen = (*data.train, *data.selection)
+        assert sorted(sample.targets[0] for sample in seen) == [0] * 5 + [1] * 5
+        assert len({sample.group for sample in seen}) == 10
+        assert len(data.val) == 8
+        drawn.append({sample.name for sample in seen})
+    assert drawn[0] == drawn[1] != drawn[2]
+    everything = from_store(store, smallest.model_copy(update={"shots": 99}))
+    assert {*everything.train} == {*from_store(store, smallest).train}
+
+
+def test_a_second_clip_of_a_video_is_shown_only_after_all_others() -> None:
+    clips = [Sample(f"{video}{number}", (0,), video, footage=None) for video in "abc" for number in range(3)]  # type: ignore[arg-type]
+    for shots, each in ((3, 1), (6, 2)):
+        chosen = labelled(clips, ProbeConfig(shots=shots))
+        assert Counter(sample.group for sample in chosen) == dict.fromkeys("abc", each)

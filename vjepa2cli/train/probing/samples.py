@@ -206,6 +206,7 @@ def checked(
     if not judged_only:
         dropped = _without_unseen(found, questions, config, where=where)
         _require_enough(found["train"], questions, config, where=where)
+        found["train"] = labelled(found["train"], config)
     train, selection = ([], []) if judged_only else split_by_group(found["train"], config, keep_classes=len(questions) == 1)
     return ProbeData(questions, tuple(train), tuple(selection), tuple(found["val"]), digest, tuple(dropped))
 
@@ -245,6 +246,21 @@ def _require_enough(train: Sequence[Sample], questions: Sequence[Question], conf
             f"{where}: all training clips are of one video, {train[0].group}; a part of the videos must choose the head, "
             "so give at least two"
         )
+
+
+def labelled(train: list[Sample], config: ProbeConfig) -> list[Sample]:
+    """The training samples whose labels may be seen: all, or `shots` of each class, a second of a video only after all others."""
+    if config.shots is None:
+        return train
+    order = np.random.default_rng([config.seed, mix_seed(len(train), config.shots)]).permutation(len(train)).tolist()
+    seen: Counter[tuple[int, str]] = Counter()
+    of_class: dict[int, list[tuple[int, int]]] = {}  # how many of the same video came before, and the place in `train`
+    for place in order:
+        target, group = train[place].targets[-1], train[place].group
+        of_class.setdefault(target, []).append((seen[target, group], place))
+        seen[target, group] += 1
+    chosen = {place for turns in of_class.values() for _, place in sorted(turns, key=lambda turn: turn[0])[: config.shots]}
+    return [train[place] for place in sorted(chosen)]
 
 
 def split_by_group(train: Sequence[Sample], config: ProbeConfig, *, keep_classes: bool) -> tuple[list[Sample], list[Sample]]:
