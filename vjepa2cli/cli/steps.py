@@ -11,7 +11,7 @@ import typer
 from vjepa2cli.cli import console
 from vjepa2cli.cli.probing import released_probe, require_probe_inputs
 from vjepa2cli.cli.sources import at_hand
-from vjepa2cli.errors import DependencyError, StaleArtifactError
+from vjepa2cli.errors import ConfigError, DependencyError, StaleArtifactError
 from vjepa2cli.ranks import is_leader
 
 if TYPE_CHECKING:
@@ -318,6 +318,12 @@ def evaluate(
     replay: Annotated[
         Path | None, typer.Option(metavar="REPORT", help="Play the episodes of an earlier report again, with its config.")
     ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N", help="Play part I (from 0) of N, beside other jobs; the same without --shard writes the report."
+        ),
+    ] = None,
     workers: Workers = 1,
     device: Device = "auto",
     as_json: Json = False,
@@ -326,8 +332,12 @@ def evaluate(
     from vjepa2cli.settings import EvaluateConfig
 
     settings = load_config(config, EvaluateConfig, overrides)
+    from vjepa2cli.artifacts.latent_store import Shard
     from vjepa2cli.planning.evaluation import evaluate as run
 
+    part = None if shard is None else Shard.parse(shard)
+    if part is not None and replay is not None:
+        raise ConfigError("--shard: an earlier report is played again by one job; leave out --shard or --replay")
     with console.step_output(out) as progress:
         path = run(
             at_hand(model, progress),
@@ -336,9 +346,13 @@ def evaluate(
             device=find_device(device),
             latents=latents,
             replay=replay,
+            shard=part,
             workers=workers,
             progress=progress,
         )
+    if part is not None:
+        console.emit({"out": str(path)}, str(path), as_json=as_json)
+        return
     _emit_report(path, as_json=as_json)
 
 
