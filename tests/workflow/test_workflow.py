@@ -299,7 +299,10 @@ def test_the_command_of_every_rule_is_one_that_the_command_line_takes(tmp_path: 
         "--dry-run",
         "--printshellcmds",
         configfile=altered(
-            tmp_path, sweep="sweep.csv", encoders=["trained", "untrained"], shards={"ingest": 2, "precompute": 3, "evaluate": 2}
+            tmp_path,
+            sweep="sweep.csv",
+            encoders=["trained", "untrained"],
+            shards={"ingest": 2, "precompute": 3, "probe": 2, "evaluate": 2},
         ),
     )
     lines = re.findall(r"^ *(?:Shell command: )?vjepa2 (.*?) > \S+ 2>&1$", planned.stdout, re.MULTILINE)

@@ -267,6 +267,12 @@ def probe(
     max_cache: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Keep at most this much of features, such as 200GiB; else what is free.")
     ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N", help="Probe part I (from 0) of N of the encoders, beside other jobs; the same without --shard reports."
+        ),
+    ] = None,
     config: Annotated[str | None, config_option("probe")] = None,
     overrides: Overrides = None,
     device: Device = "auto",
@@ -280,9 +286,14 @@ def probe(
     settings = load_config(config or recipe or "tiny-probe", ProbeConfig, overrides)
     require_probe_inputs(data, weights, settings.dataset, eval_only=eval_only)
     encoder = model or encoder or "results/pretrain"
+    from vjepa2cli.artifacts.latent_store import Shard
     from vjepa2cli.encoding.memory import parse_bytes
     from vjepa2cli.train.probing import probe as run
+    from vjepa2cli.train.probing import remove_part
 
+    part = None if shard is None else Shard.parse(shard)
+    if part is not None and weights is not None:
+        raise ConfigError("--shard: a trained probe is judged by one job; leave out --shard or --weights")
     with console.step_output(run_dir) as progress:
         path = start_or_replace(
             lambda: run(
@@ -296,6 +307,7 @@ def probe(
                 classes=classes,
                 cache=cache,
                 max_cache=parse_bytes(max_cache) if max_cache else None,
+                shard=part,
                 device=find_device(device),
                 fetch=lambda source: at_hand(source, progress),
                 say=console.say,
@@ -303,7 +315,11 @@ def probe(
             ),
             run_dir,
             replace=replace,
+            remove=None if part is None else lambda folder: remove_part(folder, settings, beside or (), part),
         )
+    if part is not None:
+        console.emit({"out": str(path)}, str(path), as_json=as_json)
+        return
     _emit_report(path, as_json=as_json)
 
 
