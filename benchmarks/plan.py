@@ -2,7 +2,7 @@
 
     python benchmarks/plan.py speed [--size tabletop|released] [--samples 400] [--iterations 10] [--horizons 1 4] [--device cuda]
     python benchmarks/plan.py solvers --model results/posttrain/trained --latents results/latents/trained.h5 [--horizon 2]
-    python benchmarks/plan.py success --model results/posttrain/trained [--task reach] [--episodes 50]
+    python benchmarks/plan.py success --model results/posttrain/trained [--task reach] [--episodes 50] [--solvers NAME...]
     python benchmarks/plan.py deadline [--budget-ms 200] [--calls 100] [--load 2]
 
 `speed` compares with the released notebook's way, made anew from its description: float32, all candidates in one batch, every
@@ -76,6 +76,7 @@ def main() -> None:
     success_way.add_argument("--horizon", type=int, default=1)
     success_way.add_argument("--iterations", type=int, nargs="+", default=ITERATIONS)
     success_way.add_argument("--config", default="tiny-evaluate", help="a preset or file of evaluate; the scene is taken from it")
+    success_way.add_argument("--solvers", nargs="+", choices=list(SOLVERS), default=list(SOLVERS), metavar="NAME")
     success_way.set_defaults(run=success)
     deadline_way = ways.add_parser("deadline")
     deadline_way.add_argument("--budget-ms", type=float, default=200)
@@ -293,8 +294,8 @@ def success(asked: argparse.Namespace) -> None:
     print(f"{torch.get_num_threads()} threads; successes (95 % interval), median ms an action\n")
     print("| solver | " + " | ".join(f"{count} iterations" for count in asked.iterations) + " |")
     print("| --- |" + " --- |" * len(asked.iterations))
-    for name, change in SOLVERS.items():
-        cells = []
+    for name in asked.solvers:
+        cells, change = [], SOLVERS[name]
         for count in asked.iterations:
             size = {
                 "samples": asked.samples,

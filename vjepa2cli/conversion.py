@@ -23,6 +23,7 @@ from vjepa2cli.models.predictor_v21 import PredictorV21
 from vjepa2cli.models.probe import AnticipationProbe, AttentiveProbe
 from vjepa2cli.models.weights import (
     encoder_digest,
+    encoder_source,
     load_encoder,
     load_world_model_parts,
     state_digest,
@@ -72,7 +73,10 @@ class Converted:
 
 @dataclass(frozen=True)
 class _Parts:
-    """The networks of a source, in float32, what a folder of ours says of itself, and the names of the probe's classes."""
+    """The networks of a source, in float32, what a folder of ours says of itself, and the names of the probe's classes.
+
+    `encoder_about` is what the folder of a world model's encoder says of itself.
+    """
 
     encoder: Encoder | EncoderV21 | None = None
     predictor: Predictor | PredictorV21 | None = None
@@ -80,6 +84,7 @@ class _Parts:
     probe: AttentiveProbe | AnticipationProbe | None = None
     about: Mapping[str, Any] | None = None
     classes: Sequence[str] = ()
+    encoder_about: Mapping[str, Any] | None = None
 
     def networks(self) -> dict[str, nn.Module]:
         held = {"encoder": self.encoder, "predictor": self.predictor, "ac_predictor": self.ac, "probe": self.probe}
@@ -91,10 +96,10 @@ def convert(source: str, out: Path, *, to: Layout, slim: bool = False, asked: As
 
     "official" is one `.pt` file; "transformers" and "ours" are folders. Of several encoders one is taken, the moving average
     unless `asked.checkpoint_key` names another; `asked.probe` joins a probe to it, which makes a classifier. `slim` keeps that
-    encoder alone, in bfloat16, which rounds it; otherwise every value is kept, as float32. Heads, and for a folder the crop, are
-    asked for where neither the file nor its released name says them: transformers counts positions by the crop. Raises
-    ArtifactError where `out` exists, WeightsError where the source does not load, does not say enough, or the layout has no
-    place for a network.
+    encoder alone, or a world model, in bfloat16, which rounds it; otherwise every value is kept, as float32. Heads, and for a
+    folder the crop, are asked for where neither the file nor its released name says them: transformers counts positions by the
+    crop. Raises ArtifactError where `out` exists, WeightsError where the source does not load, does not say enough, or the layout
+    has no place for a network.
     """
     if out.exists():
         raise ArtifactError(f"{out}: exists; remove it, or write to another path")
@@ -124,17 +129,20 @@ def convert(source: str, out: Path, *, to: Layout, slim: bool = False, asked: As
 def _read(source: str, asked: Asked, *, slim: bool, with_crop: bool) -> _Parts:
     variant, _, rest = source.partition(":")
     checkpoint = read_checkpoint(rest if variant in _BASELINES else source)
-    held = {"encoder"} if variant in _BASELINES or slim else set(checkpoint.networks)
+    held = set(checkpoint.networks)
+    if variant in _BASELINES or (slim and "ac_predictor" not in held):
+        held = {"encoder"}
     about, classes = dict(checkpoint.config.get("vjepa2cli", {})), _classes(checkpoint)
     crop = checkpoint.stated.get("encoder", {}).get("crop")
     if held == {"probe"} and asked.probe is None:
         return _Parts(probe=take_probe(checkpoint, asked.probe_heads or asked.num_heads), about=about, classes=classes)
     encoder: FrameEncoder
-    predictor, ac, probe = None, None, None
+    predictor, ac, probe, encoder_about = None, None, None, None
     if "ac_predictor" in held:
         if asked.checkpoint_key is not None or asked.probe is not None:
             raise WeightsError(f"{source}: is a world model, which has one encoder and no probe; leave those options out")
         encoder, ac, about = load_world_model_parts(source, num_heads=asked.num_heads, predictor_heads=asked.predictor_heads)
+        encoder_about = _about_encoder(checkpoint)
     elif variant in _BASELINES:
         encoder = load_encoder(source, asked.num_heads, checkpoint_key=asked.checkpoint_key)
     else:
@@ -151,7 +159,15 @@ def _read(source: str, asked: Asked, *, slim: bool, with_crop: bool) -> _Parts:
     if asked.crop is not None and crop not in (None, asked.crop):
         raise WeightsError(f"{source}: crop: {asked.crop} was asked for, the source says {crop}")
     whole.spec = replace(whole.spec, crop=asked.crop or whole.spec.crop)
-    return _Parts(whole, predictor, ac, probe, about, classes)
+    return _Parts(whole, predictor, ac, probe, about, classes, encoder_about)
+
+
+def _about_encoder(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the folder of a world model's encoder says of itself; nothing where it carries it, or where that is a baseline."""
+    source = encoder_source(checkpoint)
+    if source is None or source.partition(":")[0] in _BASELINES:
+        return {}
+    return dict(read_checkpoint(source).config.get("vjepa2cli", {}))
 
 
 def _classes(checkpoint: Checkpoint) -> Sequence[str]:
@@ -227,7 +243,8 @@ def _write_head(out: Path, parts: _Parts) -> None:
         "kind": "ac_predictor",
         "spec": asdict(parts.ac.spec),
         "encoder": {"source": _AC_ENCODER, "digest": encoder_digest(parts.encoder)},
+        "digest": state_digest(parts.ac),
     }
     with replaced_atomically(out) as partial:
         save_model(partial, {"vjepa2cli": about}, parts.ac.state_dict())
-        _write_encoder(partial / _AC_ENCODER, _Parts(encoder=parts.encoder), plain=False)
+        _write_encoder(partial / _AC_ENCODER, _Parts(encoder=parts.encoder, about=parts.encoder_about), plain=False)

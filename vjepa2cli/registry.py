@@ -11,6 +11,7 @@ ViT-g encoders, MIT for ViT-L and for the classifiers; accounts of that of ViT-H
 
 import difflib
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -238,6 +239,40 @@ _ROWS = (
 RELEASED: dict[str, ReleasedModel] = {row.name: row for row in _ROWS}
 
 
+@dataclass(frozen=True)
+class ShippedModel:
+    """A network that comes with the package: the folder that it lies in, and what it is."""
+
+    name: str
+    folder: str
+    about: str
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return Path(__file__).parent / "weights" / self.folder
+
+    @property
+    def num_bytes(self) -> int:
+        """The size of its weights, and of those of what lies in folders below."""
+        return sum(file.stat().st_size for file in self.path.rglob("*.safetensors"))
+
+
+SHIPPED: dict[str, ShippedModel] = {
+    row.name: row
+    for row in (
+        ShippedModel("tabletop", "tabletop", "world model of the simulated tabletop arm"),
+        ShippedModel("tabletop-encoder", "tabletop/frozen-encoder", "the encoder of that world model"),
+    )
+}
+
+
+def in_place(source: str | Path) -> str | Path:
+    """A source as it is, or the folder of the shipped network that it names; what lies there by that name comes first."""
+    shipped = SHIPPED.get(str(source))
+    return source if shipped is None or Path(source).exists() else shipped.path
+
+
 _PUBLISHED = {
     # Accuracy in per cent; of Epic-Kitchens class-mean recall at 5 of verb, noun and action.
     "large 256": {"ssv2": 73.7, "diving48": 89.0, "jester": 97.6, "k400": 85.1, "coin": 86.8, "in1k": 83.5},
@@ -282,7 +317,7 @@ def released_file(file_name: str) -> ReleasedModel | None:
     return next((row for row in _ROWS if row.file_name == file_name), None)
 
 
-def suggestion(word: str, known: dict[str, ModelSize] | dict[str, ReleasedModel]) -> str:
+def suggestion(word: str, known: Collection[str]) -> str:
     """The end of an error message: the nearest known name, or all of them."""
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f" did you mean {near[0]!r}?" if near else f" known: {', '.join(known)}"

@@ -71,7 +71,7 @@ def test_the_page_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_the_page_on_weights_names_every_command_and_option(vjepa2: Command) -> None:
     page = PAGE.read_text()
-    for command in ("list", "pull", "inspect", "convert", "init"):
+    for command in ("list", "pull", "inspect", "convert", "init", "example"):
         assert f"vjepa2 weights {command}" in page
     options = re.findall(r"--[a-z-]+", vjepa2("weights", "convert", "--help", env={"COLUMNS": "200", "NO_COLOR": "1"}).stdout)
     assert [option for option in set(options) - {"--help"} if option not in page] == []

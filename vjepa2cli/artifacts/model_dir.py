@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vjepa2cli.errors import ArtifactError
 from vjepa2cli.files import digest_file, digest_json, read_json, replaced_atomically, write_json
+from vjepa2cli.registry import in_place
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -64,8 +65,12 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[
 
 
 def find_model(path: Path) -> Path:
-    """The model folder at `path`: itself, or `model/` in a run directory; raises ArtifactError where there is none."""
-    for folder in (path, path / "model"):
+    """The model folder at `path`: itself, or `model/` in a run directory, or a shipped one by its name.
+
+    Raises ArtifactError where there is none.
+    """
+    place = Path(in_place(path))
+    for folder in (place, place / "model"):
         if (folder / CONFIG).is_file():
             return folder
     raise ArtifactError(

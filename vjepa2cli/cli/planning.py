@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vjepa2cli.cli import console
-from vjepa2cli.cli.sources import at_hand
+from vjepa2cli.cli.sources import at_hand, own_or_shipped
 from vjepa2cli.cli.steps import AcModel, Device, Json, Overrides, config_option, find_device, load_config
 from vjepa2cli.errors import InputError
 
@@ -27,7 +27,7 @@ def plan(
             "of actions.",
         ),
     ],
-    model: AcModel = "results/posttrain/trained",
+    model: AcModel = None,
     state: Annotated[
         str | None,
         typer.Option(metavar="X,Y,Z,RX,RY,RZ,G", help="State now: metres, radians, gripper 0 open; or your robot's own."),
@@ -71,7 +71,7 @@ def plan(
         made = run(
             obs,
             goals,
-            model=at_hand(model, progress),
+            model=at_hand(own_or_shipped(model), progress),
             state=pose,
             config=settings,
             out=out,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from vjepa2cli.cli import console
-from vjepa2cli.cli.sources import at_hand
+from vjepa2cli.cli.sources import at_hand, own_or_shipped
 from vjepa2cli.cli.steps import AcModel, Device, Json, Overrides, config_option, find_device, load_config
 from vjepa2cli.errors import InputError
 
@@ -15,7 +15,7 @@ _COLOURS = {"yes": "green", "partly": "yellow", "no": "red", "untold": "yellow"}
 
 def validate(
     latents: Annotated[Path, typer.Argument(metavar="LATENTS.h5", help="Latents of held-out recordings: `vjepa2 precompute`.")],
-    model: AcModel = "results/posttrain/trained",
+    model: AcModel = None,
     out: Annotated[Path, typer.Option("--out", help="The report to write, as JSON.")] = Path("validation.json"),
     train_latents: Annotated[
         Path | None,
@@ -46,7 +46,7 @@ def validate(
         run(
             latents,
             out,
-            model=at_hand(model, progress),
+            model=at_hand(own_or_shipped(model), progress),
             config=settings,
             train_latents=train_latents,
             videos=store,

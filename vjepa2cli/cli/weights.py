@@ -1,5 +1,6 @@
 """The commands around checkpoints: list, pull, inspect, convert, and fresh encoders."""
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,8 +22,8 @@ weights_app = typer.Typer(no_args_is_help=True, help="Checkpoints: list, pull, i
 
 @weights_app.command("list")
 def list_weights(as_json: Json = False) -> None:
-    """List the released checkpoints: size, resolution, parameters, licence, where they come from, and whether they lie here."""
-    from vjepa2cli.registry import BASE_URL, RELEASED, cache_folder, local_copy
+    """List shipped networks, and the released checkpoints: size, resolution, parameters, licence, origin, and which lie here."""
+    from vjepa2cli.registry import BASE_URL, RELEASED, SHIPPED, cache_folder, local_copy
 
     folder = cache_folder()
     found = {model.name: local_copy(model) for model in RELEASED.values()}
@@ -45,8 +46,11 @@ def list_weights(as_json: Json = False) -> None:
         for model in RELEASED.values()
         if model.hub is not None
     ]
+    shipped = [asdict(model) | {"path": str(model.path), "bytes": model.num_bytes} for model in SHIPPED.values()]
+    with_package = [(row["name"], f"{row['bytes'] / 1e6:.1f}", row["about"]) for row in shipped]
     text = "\n".join(
         (
+            console.table(("shipped", "MB", "what it is"), with_package) + "\n",
             console.table(("name", "size", "px", "millions", "GB", "licence", "here", "official file"), files),
             "\nCopies on the Hugging Face hub, whose encoder is the online one, not its moving average:\n",
             console.table(("name", "repository", "GB", "licence of the card"), copies),
@@ -60,12 +64,35 @@ def list_weights(as_json: Json = False) -> None:
         asdict(model) | {"file": str(path or folder / model.file_name), "present": path is not None, "origin": origin[model.name]}
         for model, path in zip(RELEASED.values(), found.values(), strict=True)
     ]
-    console.emit({"folder": str(folder), "weights": weights}, text, as_json=as_json)
+    console.emit({"folder": str(folder), "shipped": shipped, "weights": weights}, text, as_json=as_json)
 
 
 def _millions(model: "ReleasedModel") -> str:
     counts = [model.head_parameters] if model.probe else [model.encoder_parameters, model.head_parameters]
     return "+".join("?" if count is None else f"{count / 1e6:.0f}" for count in counts)
+
+
+@weights_app.command("example")
+def example(
+    out: Annotated[Path, typer.Option(help="The folder that the pictures are written to.")] = Path("example"),
+    as_json: Json = False,
+) -> None:
+    """Write pictures of the simulated tabletop that the shipped world model can plan on, and print the commands that do."""
+    from vjepa2cli.files import read_json
+    from vjepa2cli.registry import SHIPPED
+
+    source = SHIPPED["tabletop"].path / "example"
+    told = read_json(source / "example.json")
+    out.mkdir(parents=True, exist_ok=True)
+    for picture in source.glob("*.png"):
+        (out / picture.name).write_bytes(picture.read_bytes())
+    state = ",".join(map(str, told["state"]))
+    commands = []
+    for plan in told["plans"]:
+        goals = " ".join(f"--goal {shlex.quote(str(out / goal))}" for goal in plan["goals"])
+        command = f"vjepa2 plan --model tabletop --obs {shlex.quote(str(out / plan['obs']))} {goals} --state {state}"
+        commands.append(" ".join([command, *(f"--set {change}" for change in plan["set"])]))
+    console.emit({"out": str(out), "commands": commands}, "\n".join(commands), as_json=as_json)
 
 
 @weights_app.command("pull")
@@ -104,9 +131,9 @@ def inspect_weights(
     from vjepa2cli.artifacts.model_dir import model_digest
     from vjepa2cli.files import digest_file
     from vjepa2cli.models.contents import read_contents
-    from vjepa2cli.registry import RELEASED, local_copy
+    from vjepa2cli.registry import RELEASED, in_place, local_copy
 
-    path = Path(source)
+    path = Path(in_place(source))
     with console.step_output() as progress:
         if source in RELEASED and not path.exists():
             path = local_copy(RELEASED[at_hand(source, progress)]) or path
@@ -148,7 +175,7 @@ def convert_weights(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="A model folder, a checkpoint file, or a released name.")],
     to: Annotated[Literal["official", "transformers", "ours"], typer.Option(help="One .pt file, or a model folder.")],
     out: Annotated[Path, typer.Option(help="What to write; it must not exist yet.")],
-    slim: Annotated[bool, typer.Option("--slim", help="Keep one encoder alone, in bfloat16.")] = False,
+    slim: Annotated[bool, typer.Option("--slim", help="Keep one encoder alone, or a world model, in bfloat16.")] = False,
     checkpoint_key: Annotated[str | None, typer.Option(help="Which of several encoders; else the moving average.")] = None,
     num_heads: Annotated[int | None, typer.Option(min=1, help="Heads of the encoder, where the source does not say.")] = None,
     predictor_heads: Annotated[int | None, typer.Option(min=1, help="Heads of the predictor, likewise.")] = None,

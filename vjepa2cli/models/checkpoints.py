@@ -76,12 +76,13 @@ def read_checkpoint(source: str | Path) -> Checkpoint:
 
 def _locate(source: str) -> tuple[Path, registry.ReleasedModel | None]:
     """The path of a source, and the released checkpoint that it is by its name."""
-    path = Path(source)
+    path = Path(registry.in_place(source))
     if path.exists():
         return path, registry.released_file(path.name)
     if source not in registry.RELEASED:
+        known = [*registry.SHIPPED, *registry.RELEASED]
         raise WeightsError(
-            f"{source}: no such file or folder, nor a released checkpoint;{registry.suggestion(source, registry.RELEASED)}"
+            f"{source}: no such file or folder, nor a shipped or released checkpoint;{registry.suggestion(source, known)}"
         )
     released = registry.RELEASED[source]
     found = registry.local_copy(released)

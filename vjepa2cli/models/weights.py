@@ -1,8 +1,9 @@
 """Weights: from every kind of source to a network that fits it strictly.
 
 A source is a model folder (ours, or one of transformers), a run directory that has one, a checkpoint of a pretraining
-(`RUN_DIR/checkpoints/step_*`), a `.safetensors` or `.pt` file, the name of a released checkpoint whose file lies in the cache
-folder, or one of these after `untrained:` (same spec, fresh weights) or `pixels:` (pixel averages over the same patches).
+(`RUN_DIR/checkpoints/step_*`), a `.safetensors` or `.pt` file, the name of a shipped network or of a released checkpoint whose
+file lies in the cache folder, or one of these after `untrained:` (same spec, fresh weights) or `pixels:` (pixel averages over the
+same patches).
 
 Where a file holds several encoders, the moving average is taken (`target_encoder`, else `ema_encoder`) before `encoder`: every
 released evaluation and the AC predictor were trained on it, and it is the default of the newest released hub code. The weights
@@ -33,6 +34,7 @@ from vjepa2cli.models.world_model import FrameEncoder
 
 __all__ = [
     "encoder_digest",
+    "encoder_source",
     "from_transformers",
     "load_ac_predictor",
     "load_encoder",
@@ -116,16 +118,22 @@ def load_world_model_parts(
     checkpoint = read_checkpoint(source)
     ac = _take(checkpoint, "ac_predictor", fit_ac_predictor, num_heads=predictor_heads, argument="predictor_heads").to(device)
     about = dict(checkpoint.config.get("vjepa2cli", {}))
-    named = about.get("encoder")
-    if named is None:
+    separate = encoder_source(checkpoint)
+    if separate is None:
         return take_encoder(checkpoint, num_heads).to(device), ac, about
-    encoder = load_encoder(_find_beside(Path(checkpoint.where), named["source"]), num_heads, device=device)
+    encoder, named = load_encoder(separate, num_heads, device=device), about["encoder"]
     if encoder_digest(encoder) != named["digest"]:
         raise WeightsError(
             f"{checkpoint.where}: was trained on the latents of another encoder than {named['source']} is now "
             f"(digest {named['digest'][:12]}); restore that encoder, or precompute and post-train again"
         )
     return encoder, ac, about
+
+
+def encoder_source(checkpoint: Checkpoint) -> str | None:
+    """Where the encoder lies that a world model's folder names; None where the world model carries its own."""
+    named = checkpoint.config.get("vjepa2cli", {}).get("encoder")
+    return None if named is None else _find_beside(Path(checkpoint.where), named["source"])
 
 
 def _take(
@@ -175,7 +183,7 @@ _VARIANTS: dict[str, Callable[[AnySpec], FrameEncoder]] = {"untrained": _untrain
 def _find_beside(folder: Path, source: str) -> str:
     """`source` as it is, or, if it is a relative path that is not here, from `folder` and from those above it."""
     prefix, separator, rest = source.rpartition(":")
-    if Path(rest).exists() or rest in registry.RELEASED:
+    if Path(rest).exists() or rest in registry.RELEASED or rest in registry.SHIPPED:
         return source
     found = next((above / rest for above in (folder, *folder.absolute().parents) if (above / rest).exists()), None)
     if found is None:

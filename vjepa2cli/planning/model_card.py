@@ -15,6 +15,7 @@ from vjepa2cli.models.ac_predictor import AcPredictor
 from vjepa2cli.models.checkpoints import read_checkpoint
 from vjepa2cli.models.weights import encoder_digest, load_ac_predictor, load_world_model_parts, state_digest
 from vjepa2cli.models.world_model import FrameEncoder, WorldModel
+from vjepa2cli.registry import in_place
 
 _BASELINES = ("untrained", "pixels")
 
@@ -125,7 +126,8 @@ def _encoder_kind(source: str, beside: Path) -> str:
     prefix, _, rest = source.rpartition(":")
     if prefix in _BASELINES:
         return prefix
-    places = (above / rest for above in (Path(), beside, *beside.absolute().parents))
+    beside = Path(in_place(beside)).absolute()
+    places = (Path(in_place(rest)), *(above / rest for above in (beside, *beside.parents)))
     folder = next((place for place in places if place.is_dir()), None)
     if folder is None:
         return "trained"

@@ -67,7 +67,7 @@ class PosttrainConfig(TrainingConfig):
 
     step: Literal["posttrain"] = "posttrain"
     predictor: AcPredictorConfig = AcPredictorConfig()
-    num_frames: Annotated[int, Field(ge=3)] = 8
+    num_frames: Annotated[int, Field(ge=2)] = 8
     rollout_steps: Annotated[int, Field(ge=1)] = 2
     rollout_fraction: Fraction = 1.0
     change_weight: Annotated[float, Field(ge=0)] = 0.0

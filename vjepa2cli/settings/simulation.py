@@ -121,7 +121,8 @@ class CollectConfig(StepConfig):
     it is as long as it takes.
 
     `expert_noise` is the standard deviation, in metres, of every translation of a scripted motion (grasp, push); an episode
-    draws its own between the two ends. `expert_slips` is the share of its actions that are random ones instead.
+    draws its own between the two ends. `expert_slips` is the share of its actions that are random ones instead. `gripper_noise`
+    is the standard deviation of the gripper's changes in the other motions, of which three in ten actions have one.
     """
 
     step: Literal["collect"] = "collect"
@@ -136,6 +137,7 @@ class CollectConfig(StepConfig):
     gestures: bool = False
     expert_noise: Range = (0.002, 0.002)
     expert_slips: Fraction = 0.0
+    gripper_noise: NotNegative = 0.25
 
     @model_validator(mode="after")
     def _check_noise(self) -> Self:

@@ -32,7 +32,7 @@ def sample_motion(rng: np.random.Generator, config: CollectConfig, scene: Scene)
         name = "waypoints"
     if name not in _SCRIPTED:
         paths = {"waypoints": _waypoints, "autoregressive": _autoregressive, "uniform": _uniform}
-        return name, _with_turns(rng, paths[name](rng, reach))
+        return name, _with_turns(rng, paths[name](rng, reach), config.gripper_noise)
     low, high = config.expert_noise
     noise = rng.uniform(low, high) if low < high else low
     motion = (
@@ -114,7 +114,7 @@ def _with_slips(rng: np.random.Generator, motion: Motion, share: float, reach: f
     return act
 
 
-def _with_turns(rng: np.random.Generator, translate: _Translate) -> Motion:
+def _with_turns(rng: np.random.Generator, translate: _Translate, gripper_noise: float) -> Motion:
     """A translation with a little yaw and gripper noise; roll and pitch are led back to pointing down."""
 
     def act(situation: Situation) -> Array:
@@ -123,7 +123,7 @@ def _with_turns(rng: np.random.Generator, translate: _Translate) -> Motion:
         action[:3] = translate(state)
         action[3:5] = -np.asarray(state[3:5]) + rng.normal(0, 0.02, 2)
         action[5] = -0.1 * state[5] + rng.normal(0, 0.08)
-        action[6] = rng.normal(0, 0.25) if rng.random() < 0.3 else 0.0
+        action[6] = rng.normal(0, gripper_noise) if rng.random() < 0.3 else 0.0
         return action
 
     return act
