@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vjepa2cli.artifacts.latent_store import Shard
 from vjepa2cli.artifacts.reports import read_report, write_report
 from vjepa2cli.artifacts.statistics import share
 from vjepa2cli.data.video import probe_video, read_image
@@ -18,8 +19,8 @@ from vjepa2cli.models.ac_predictor import AcPredictorSpec, FrameCache
 from vjepa2cli.planning.closed_loop import PlannerPolicy, play
 from vjepa2cli.planning.controller import Controller
 from vjepa2cli.planning.evaluation import _narrow_enough, _rounds, evaluate, verdict
-from vjepa2cli.planning.players import Outcome
-from vjepa2cli.settings import CemConfig, EvaluateConfig, GraspConfig, PickAndPlaceConfig, ReachConfig
+from vjepa2cli.planning.players import Job, Outcome, Player
+from vjepa2cli.settings import CemConfig, EvaluateConfig, GraspConfig, PickAndPlaceConfig, PushConfig, ReachConfig
 from vjepa2cli.simulation.environment import Measure, Observation, View
 from vjepa2cli.simulation.tabletop import ROBOT, Tabletop
 
@@ -197,6 +198,42 @@ def test_every_task_is_played_under_every_shift_and_a_replay_by_two_processes_gi
     assert again["replay"] == {"of": report["digest"], "first_difference": None}
     assert "replay: the same episodes, number by number." in again["verdict"]
     assert again["fingerprint"] == report["fingerprint"]
+
+
+@pytest.mark.usefixtures("renderer")
+def test_jobs_that_share_an_evaluation_and_one_that_was_killed_come_to_the_same_report(
+    tiny_world_model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    model = tiny_world_model(robot=ROBOT)
+    update = {"episodes": 3, "max_episodes": 4, "interval_width": 0.01, "num_videos": 1, "tasks": ("reach", "push")}
+    config = CONFIG.model_copy(update=update | {"reach": ReachConfig(actions=1), "push": PushConfig(episodes=2, actions=1)})
+    whole = read_report(evaluate(model, tmp_path / "whole" / "report.json", config=config))
+    out = tmp_path / "shared" / "report.json"
+    played: list[tuple[str, int]] = []
+    play_one = Player.__call__
+
+    def counting(player: Player, job: Job) -> Outcome:
+        played.append((job.task, job.index))
+        if len(played) == 2:
+            raise KeyboardInterrupt
+        return play_one(player, job)
+
+    monkeypatch.setattr(Player, "__call__", counting)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, out, config=config, shard=Shard(0, 2))
+    assert [path.name for path in out.parent.glob("report*")] == ["report-00000-of-00002.jsonl.partial"]
+    with (out.parent / "report-00000-of-00002.jsonl.partial").open("ab") as file:
+        file.write(b'{"place": ["reach", "none", 2], "ro')  # what a machine leaves that loses its power
+    parts = [evaluate(model, out, config=config, shard=Shard(index, 2)) for index in range(2)]
+    assert [path.name for path in parts] == ["report-00000-of-00002.jsonl", "report-00001-of-00002.jsonl"]
+    assert played == [("reach", 0), ("reach", 2), ("reach", 2), ("push", 1), ("reach", 1), ("push", 0)]
+    played.append(("no interruption", 0))
+    assert read_report(evaluate(model, out, config=config))["digest"] == whole["digest"]
+    assert played[7:] == [("reach", 3), ("push", 2), ("push", 3)], "only what is added until the interval is narrow"
+    assert sorted(path.name for path in out.parent.glob("report*")) == [*(path.name for path in parts), "report.json"]
+    other = config.model_copy(update={"seed": 1})
+    evaluate(model, out, config=other)
+    assert len(played) == 10 + 8, "parts of another evaluation are passed over"
 
 
 @pytest.mark.usefixtures("renderer")

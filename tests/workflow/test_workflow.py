@@ -19,6 +19,7 @@ import typer
 import yaml
 
 from vjepa2cli.artifacts.latent_store import LatentStore
+from vjepa2cli.artifacts.reports import read_report
 from vjepa2cli.cli import app
 
 REPOSITORY = Path(__file__).parents[2]
@@ -205,7 +206,9 @@ def test_runs_of_a_sweep_share_what_is_made_alike(tmp_path: Path, snakemake: Com
 
 
 @pytest.mark.slow
-def test_steps_in_parts_make_the_same_latents(finished_run: Path, snakemake: Command, tmp_path: Path) -> None:
+def test_steps_in_parts_make_the_same_latents_and_play_the_same_episodes(
+    finished_run: Path, snakemake: Command, tmp_path: Path
+) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(finished_run, folder, symlinks=True)
     for left in [*(folder / "results/latents").iterdir(), folder / "results/robot.zarr.json"]:
@@ -221,6 +224,13 @@ def test_steps_in_parts_make_the_same_latents(finished_run: Path, snakemake: Com
     before, after = (LatentStore.open(run / "results/latents/trained.h5") for run in (finished_run, folder))
     assert before.digest == after.digest
     assert all(np.array_equal(before.tokens(index), after.tokens(index)) for index in range(len(before.lengths)))
+    (folder / "results/evaluate/trained/report.json").unlink()
+    wanted = ["results/evaluate/trained/report.json", "--rerun-triggers", "input", "--allowed-rules", "evaluate_part", "evaluate"]
+    ended = snakemake(folder, *wanted, configfile=altered(tmp_path, shards={"evaluate": 2}))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert len(list((folder / "results/evaluate/trained").glob("report-*-of-00002.jsonl"))) == 2
+    reports = [read_report(run / "results/evaluate/trained/report.json") for run in (finished_run, folder)]
+    assert reports[0]["digest"] == reports[1]["digest"]
 
 
 def test_the_sheets_that_are_shipped_and_shown_plan(tmp_path: Path, snakemake: Command) -> None:
@@ -288,7 +298,12 @@ def test_the_command_of_every_rule_is_one_that_the_command_line_takes(tmp_path: 
         tmp_path,
         "--dry-run",
         "--printshellcmds",
-        configfile=altered(tmp_path, sweep="sweep.csv", encoders=["trained", "untrained"], shards={"ingest": 2, "precompute": 3}),
+        configfile=altered(
+            tmp_path,
+            sweep="sweep.csv",
+            encoders=["trained", "untrained"],
+            shards={"ingest": 2, "precompute": 3, "probe": 2, "evaluate": 2},
+        ),
     )
     lines = re.findall(r"^ *(?:Shell command: )?vjepa2 (.*?) > \S+ 2>&1$", planned.stdout, re.MULTILINE)
     named = {_parsed(typer.main.get_command(app), shlex.split(line)) for line in lines}

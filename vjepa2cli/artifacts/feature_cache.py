@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from vjepa2cli.errors import ArtifactError
+from vjepa2cli.errors import StaleArtifactError
 from vjepa2cli.files import read_json, write_json
 
 SCHEMA = "vjepa2cli.features/1"
@@ -32,7 +32,7 @@ class FeatureCache:
     def open(cls, folder: Path, header: Mapping[str, Any], *, count: int, kept: int, shape: tuple[int, int]) -> Self:
         """Open or create the cache of `count` rows of tokens [N, D] = `shape`, of which `kept` have room.
 
-        Raises ArtifactError where the folder holds the features of something else.
+        Raises StaleArtifactError where the folder holds the features of something else.
         """
         about = dict(header) | {"schema": SCHEMA, "count": count, "shape": list(shape)}
         if (folder / "header.json").is_file():
@@ -79,6 +79,7 @@ def _require_same(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, A
         if found.get(key) != wanted[key]:
             was, now = (json.dumps(side.get(key))[:60] for side in (found, wanted))
             what = "another encoder" if key == "encoder" else f"another {key}"
-            raise ArtifactError(
-                f"{folder}: holds features of {what} ({was}, and {now} is wanted); give another --cache, or remove this folder"
+            raise StaleArtifactError(
+                f"{folder}: holds features of {what} ({was}, and {now} is wanted); give another --cache, remove this folder, or "
+                "use --replace where it is in the run directory"
             )

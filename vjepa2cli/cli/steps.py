@@ -11,7 +11,7 @@ import typer
 from vjepa2cli.cli import console
 from vjepa2cli.cli.probing import released_probe, require_probe_inputs
 from vjepa2cli.cli.sources import TRAINED, at_hand, own_or_shipped
-from vjepa2cli.errors import DependencyError, StaleArtifactError
+from vjepa2cli.errors import ConfigError, DependencyError, StaleArtifactError
 from vjepa2cli.ranks import is_leader
 
 if TYPE_CHECKING:
@@ -272,6 +272,12 @@ def probe(
     max_cache: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Keep at most this much of features, such as 200GiB; else what is free.")
     ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N", help="Probe part I (from 0) of N of the encoders, beside other jobs; the same without --shard reports."
+        ),
+    ] = None,
     config: Annotated[str | None, config_option("probe")] = None,
     overrides: Overrides = None,
     device: Device = "auto",
@@ -285,9 +291,14 @@ def probe(
     settings = load_config(config or recipe or "tiny-probe", ProbeConfig, overrides)
     require_probe_inputs(data, weights, settings.dataset, eval_only=eval_only)
     encoder = model or encoder or "results/pretrain"
+    from vjepa2cli.artifacts.latent_store import Shard
     from vjepa2cli.encoding.memory import parse_bytes
     from vjepa2cli.train.probing import probe as run
+    from vjepa2cli.train.probing import remove_part
 
+    part = None if shard is None else Shard.parse(shard)
+    if part is not None and weights is not None:
+        raise ConfigError("--shard: a trained probe is judged by one job; leave out --shard or --weights")
     with console.step_output(run_dir) as progress:
         path = start_or_replace(
             lambda: run(
@@ -301,6 +312,7 @@ def probe(
                 classes=classes,
                 cache=cache,
                 max_cache=parse_bytes(max_cache) if max_cache else None,
+                shard=part,
                 device=find_device(device),
                 fetch=lambda source: at_hand(source, progress),
                 say=console.say,
@@ -308,7 +320,11 @@ def probe(
             ),
             run_dir,
             replace=replace,
+            remove=None if part is None else lambda folder: remove_part(folder, settings, beside or (), part),
         )
+    if part is not None:
+        console.emit({"out": str(path)}, str(path), as_json=as_json)
+        return
     _emit_report(path, as_json=as_json)
 
 
@@ -323,6 +339,12 @@ def evaluate(
     replay: Annotated[
         Path | None, typer.Option(metavar="REPORT", help="Play the episodes of an earlier report again, with its config.")
     ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N", help="Play part I (from 0) of N, beside other jobs; the same without --shard writes the report."
+        ),
+    ] = None,
     workers: Workers = 1,
     device: Device = "auto",
     as_json: Json = False,
@@ -331,8 +353,12 @@ def evaluate(
     from vjepa2cli.settings import EvaluateConfig
 
     settings = load_config(config, EvaluateConfig, overrides)
+    from vjepa2cli.artifacts.latent_store import Shard
     from vjepa2cli.planning.evaluation import evaluate as run
 
+    part = None if shard is None else Shard.parse(shard)
+    if part is not None and replay is not None:
+        raise ConfigError("--shard: an earlier report is played again by one job; leave out --shard or --replay")
     with console.step_output(out) as progress:
         path = run(
             at_hand(own_or_shipped(model), progress),
@@ -341,9 +367,13 @@ def evaluate(
             device=find_device(device),
             latents=latents,
             replay=replay,
+            shard=part,
             workers=workers,
             progress=progress,
         )
+    if part is not None:
+        console.emit({"out": str(path)}, str(path), as_json=as_json)
+        return
     _emit_report(path, as_json=as_json)
 
 

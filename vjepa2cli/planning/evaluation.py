@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from vjepa2cli.artifacts.latent_store import LatentStore
+from vjepa2cli.artifacts.latent_store import LatentStore, Shard
 from vjepa2cli.artifacts.provenance import provenance
 from vjepa2cli.artifacts.reports import write_report
 from vjepa2cli.artifacts.statistics import share, wilson_interval
 from vjepa2cli.errors import ArtifactError, ConfigError, InputError
+from vjepa2cli.files import digest_json
 from vjepa2cli.planning.cloning import Clone, clone
+from vjepa2cli.planning.journal import Journal, place_of
 from vjepa2cli.planning.model_card import ModelCard, open_predictor
 from vjepa2cli.planning.players import Job, Outcome, Player
 from vjepa2cli.planning.protocol import Replay, fingerprint, open_suite, protocol_of, task_protocol
@@ -39,10 +41,15 @@ def evaluate(
     device: torch.device | str = "cpu",
     latents: Path | None = None,
     replay: Path | None = None,
+    shard: Shard | None = None,
     workers: int = 1,
     progress: Progress = SILENT,
 ) -> Path:
     """Play the tasks of `config` with the model and with the policies beside it; write the report `out`, videos next to it.
+
+    A killed run goes on with the episodes that it had not finished. With a `shard` only that part of the episodes is played, and
+    kept beside `out`, at the path that is returned; the run without one takes what such jobs have played of the same model and
+    config, and plays what is left.
 
     With `latents`, the store that the model was trained on, a clone of the recordings plays as well. With `replay`, the config is
     that of an earlier report, and the report says whether its episodes came again. `videos/<task>_<shift>_NNN.mp4` shows the
@@ -66,13 +73,21 @@ def evaluate(
         before.check(inputs, suite.version)
     threads = None if workers == 1 else max(1, torch.get_num_threads() // workers)
     start = partial(Player, model, config, str(device), copied, threads)
-    with Crew(start, processes=workers, on_loss=_LOST.format(out)) as crew:
-        results, seconds = _play_all(crew, card, suite, config, out.parent / "videos", progress)
+    common = protocol_of(card, config, suite)
+    key = digest_json(
+        {"config": config.model_dump(mode="json"), "common": common, "inputs": inputs, "replay": before and before.body["digest"]}
+    )
+    with Crew(start, processes=workers, on_loss=_LOST.format(out)) as crew, Journal(out, key=key, shard=shard) as journal:
+        played = _Episodes(crew, journal, config, out.parent / "videos", progress)
+        if shard is not None:
+            played.part(shard)
+            return journal.keep()
+        results, seconds = _play_all(played, common, suite, config)
     compared = None if before is None else before.compare(results)
     body = {
         "encoder": card.encoder,
         "model": card.to_tree(),
-        "protocol": protocol_of(card, config, suite),
+        "protocol": common,
         "fingerprint": fingerprint(results, inputs),
         "results": results,
         "cloning": None if copied is None else copied.report,
@@ -85,23 +100,73 @@ def evaluate(
         "median_seconds_per_action": round(float(np.median(seconds)), 4),
     }
     origin = provenance("evaluate", config, inputs=inputs, seed=config.seed)
-    return write_report(out, "evaluation", body, provenance=origin, timing=timing)
+    path = write_report(out, "evaluation", body, provenance=origin, timing=timing)
+    journal.discard()
+    return path
+
+
+class _Episodes:
+    """Plays episodes that nobody has played yet, and keeps them in the journal."""
+
+    def __init__(
+        self, crew: Crew[Job, Outcome], journal: Journal, config: EvaluateConfig, videos: Path, progress: Progress
+    ) -> None:
+        self._crew, self._journal, self._config, self._videos, self._progress = crew, journal, config, videos, progress
+        self._pairs = [(task, shift) for shift in config.shifts for task in config.tasks]
+        self._num_successes = self._num_played = 0
+
+    def part(self, shard: Shard) -> None:
+        """Every so manieth episode of those that are played in any case."""
+        config = self._config
+        jobs = [job for task, shift in self._pairs for job in self._jobs(task, shift, range(config.episodes_of(task)))]
+        mine = jobs[shard.index :: shard.count]
+        self._progress.start("evaluate", total=len(mine))
+        self._outcomes(mine)
+        self._progress.finish()
+
+    def all(self) -> Iterator[tuple[str, ShiftName, list[Outcome]]]:
+        """Every task under every shift with as many outcomes as it needs."""
+        self._progress.start("evaluate", total=sum(self._config.episodes_of(task) for task, _ in self._pairs))
+        for task, shift in self._pairs:
+            done: list[Outcome] = []
+            # How many depends on their outcomes alone, not on which came first.
+            for first, last in _rounds(self._config, task):
+                if done and _narrow_enough(done, self._config):
+                    break
+                done += self._outcomes(self._jobs(task, shift, range(first, last)))
+            yield task, shift, done
+        self._progress.finish()
+
+    def _jobs(self, task: str, shift: ShiftName, indices: range) -> list[Job]:
+        return [Job(task, shift, index, self._videos if index < self._config.num_videos else None) for index in indices]
+
+    def _outcomes(self, jobs: Sequence[Job]) -> list[Outcome]:
+        known = self._journal.known
+        left = [job for job in jobs if place_of(job) not in known]
+        for job in jobs:
+            if place_of(job) in known:
+                self._journal.add(job, known[place_of(job)])
+                self._count(known[place_of(job)])
+        for job, outcome in self._crew.each(left):
+            self._journal.add(job, outcome)
+            self._count(outcome)
+        return [known[place_of(job)] for job in jobs]
+
+    def _count(self, outcome: Outcome) -> None:
+        self._num_played += 1
+        self._num_successes += outcome.row["planner"]["success"]
+        self._progress.advance(fields={"success": self._num_successes / self._num_played})
 
 
 def _play_all(
-    crew: Crew[Job, Outcome], card: ModelCard, suite: Suite, config: EvaluateConfig, videos: Path, progress: Progress
+    played: _Episodes, common: dict[str, Any], suite: Suite, config: EvaluateConfig
 ) -> tuple[list[dict[str, Any]], list[float]]:
     """The result of every task under every shift, and the seconds of all planned actions."""
-    pairs = [(task, shift) for shift in config.shifts for task in config.tasks]
-    common = protocol_of(card, config, suite)
     results, seconds = [], []
-    progress.start("evaluate", total=sum(config.episodes_of(task) for task, _ in pairs))
-    for task, shift in pairs:
-        outcomes = _play(crew, task, shift, config, videos, progress)
+    for task, shift, outcomes in played.all():
         seconds += [second for outcome in outcomes for second in outcome.seconds]
         protocol = task_protocol(common, config, task, shift)
         results.append(_result(protocol, suite.tasks[task].unit, [outcome.row for outcome in outcomes]))
-    progress.finish()
     return results, seconds
 
 
@@ -124,24 +189,6 @@ def _clone(latents: Path, card: ModelCard, config: EvaluateConfig, inputs: dict[
         raise InputError(f"{latents}: has no training episodes to copy")
     inputs["latents"] = store.digest
     return clone(store, train, val, config.cloning)
-
-
-def _play(
-    crew: Crew[Job, Outcome], task: str, shift: ShiftName, config: EvaluateConfig, videos: Path, progress: Progress
-) -> list[Outcome]:
-    """As many episodes as are needed; how many depends on their outcomes alone, not on which came first."""
-    done: list[Outcome] = []
-    for first, last in _rounds(config, task):
-        if done and _narrow_enough(done, config):
-            break
-        jobs = [Job(task, shift, index, videos if index < config.num_videos else None) for index in range(first, last)]
-        came = {}
-        for job, outcome in crew.each(jobs):
-            came[job.index] = outcome
-            seen = [*done, *came.values()]
-            progress.advance(fields={"success": sum(each.row["planner"]["success"] for each in seen) / len(seen)})
-        done += [came[index] for index in sorted(came)]
-    return done
 
 
 def _rounds(config: EvaluateConfig, task: str) -> Iterator[tuple[int, int]]:

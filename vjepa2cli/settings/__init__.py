@@ -108,7 +108,7 @@ class IngestConfig(StepConfig):
     fps: Annotated[float, Field(gt=0)] | None = None
     min_frames: Count = 2
     max_frames: Count | None = None
-    codec: Literal["zstd", "none"] = "zstd"
+    codec: Literal["none", "zstd"] = "none"
     shard_frames: Count = 512
     cameras: tuple[str, ...] = ()
     robot: RobotConfig | None = None

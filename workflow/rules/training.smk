@@ -111,11 +111,37 @@ rule posttrain:
         "-- posttrain {input.latents:q} --run-dir {params.run_dir:q} --config {input.config:q} --replace > {log:q} 2>&1"
 
 
+# Parts are jobs of their own, each with some of the encoders that are compared; probe takes over what they have done, and is the
+# whole work where `shards` says 1.
+rule probe_part:
+    input:
+        config=resolved("probe"),
+        store=made("ingest", "robot.zarr.json"),
+        encoder=made("pretrain", "pretrain/report.json"),
+    output:
+        note="{home}/probe/part-{part}-of-{parts}.json",
+    log:
+        "{home}/logs/probe-{part}-of-{parts}.log",
+    benchmark:
+        "{home}/benchmarks/probe-{part}-of-{parts}.tsv"
+    priority: 45
+    threads: 1
+    params:
+        store=subpath(input.store, strip_suffix=".json"),
+        encoder=subpath(input.encoder, parent=True),
+        run_dir=subpath(output.note, parent=True),
+        shard=shard,
+    shell:
+        "vjepa2 --threads {threads} probe {params.store:q} --model {params.encoder:q} --run-dir {params.run_dir:q} "
+        "--shard {params.shard} --config {input.config:q} --replace > {log:q} 2>&1"
+
+
 rule probe:
     input:
         config=resolved("probe"),
         store=made("ingest", "robot.zarr.json"),
         encoder=made("pretrain", "pretrain/report.json"),
+        parts=parts("probe", "{home}/probe/part-{part}.json"),
     output:
         report="{home}/probe/report.json",
     log:

@@ -23,12 +23,36 @@ rule validate:
         "--config {input.config:q} > {log:q} 2>&1"
 
 
-# Each core plays episodes of its own.
+# Parts are jobs of their own, each with a file of the episodes that it has played; evaluate takes them, and plays what is left: all
+# of them where `shards` says 1. Each core plays episodes of its own.
+rule evaluate_part:
+    input:
+        config=resolved("evaluate"),
+        latents=made("precompute", "latents/{encoder}.h5"),
+        model=made("posttrain", "posttrain/{encoder}/report.json"),
+    output:
+        episodes="{home}/evaluate/{encoder}/report-{part}-of-{parts}.jsonl",
+    log:
+        "{home}/logs/evaluate-{encoder}-{part}-of-{parts}.log",
+    benchmark:
+        "{home}/benchmarks/evaluate-{encoder}-{part}-of-{parts}.tsv"
+    priority: 40
+    threads: 1
+    params:
+        model=subpath(input.model, parent=True),
+        report="{home}/evaluate/{encoder}/report.json",
+        shard=shard,
+    shell:
+        "vjepa2 --threads {threads} evaluate --model {params.model:q} --out {params.report:q} --shard {params.shard} "
+        "--latents {input.latents:q} --config {input.config:q} --workers {threads} > {log:q} 2>&1"
+
+
 rule evaluate:
     input:
         config=resolved("evaluate"),
         latents=made("precompute", "latents/{encoder}.h5"),
         model=made("posttrain", "posttrain/{encoder}/report.json"),
+        parts=parts("evaluate", "{home}/evaluate/{encoder}/report-{part}.jsonl"),
     output:
         report="{home}/evaluate/{encoder}/report.json",
     log:

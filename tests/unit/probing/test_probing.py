@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from vjepa2cli.artifacts.feature_cache import FeatureCache
+from vjepa2cli.artifacts.latent_store import Shard
 from vjepa2cli.artifacts.reports import read_report
 from vjepa2cli.artifacts.video_store import VideoStore
 from vjepa2cli.errors import ArtifactError, WeightsError
@@ -14,9 +16,9 @@ from vjepa2cli.models.probe import AttentiveProbe, ProbeSpec
 from vjepa2cli.models.probe_sweep import ProbeSweep
 from vjepa2cli.models.weights import load_encoder, load_probe
 from vjepa2cli.settings import ProbeConfig
-from vjepa2cli.train.probing import probe
+from vjepa2cli.train.probing import probe, remove_part
 from vjepa2cli.train.probing.contest import Setting, make_features, prepare_features, recognition_contestant
-from vjepa2cli.train.probing.heads import targets_of
+from vjepa2cli.train.probing.heads import ProbeTask, targets_of
 from vjepa2cli.train.probing.judging import judge
 from vjepa2cli.train.probing.samples import Sample, from_store, labelled
 from vjepa2cli.train.process_group import ProcessGroup, choose_device
@@ -99,6 +101,42 @@ def test_features_are_kept_and_another_encoder_is_refused(
     assert first["results"] == second["results"]
     with pytest.raises(ArtifactError, match=r"train: holds features of another encoder .* give another --cache"):
         run("c", f"untrained:{encoder_folder}")
+
+
+def test_jobs_that_share_the_encoders_come_to_the_report_of_one(
+    labelled_store: Path, encoder_folder: Path, tmp_path: Path, smallest: ProbeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = smallest.model_copy(update={"baselines": ("untrained", "pixels")})
+    model, other = str(encoder_folder), f"untrained:{encoder_folder}"
+    whole = probe(labelled_store, tmp_path / "whole", model=model, beside=[other], config=config, device="cpu")
+    run_dir = tmp_path / "shared"
+    told: list[str] = []
+    for index in (1, 0):
+        note = probe(
+            labelled_store,
+            run_dir,
+            model=model,
+            beside=[other],
+            config=config,
+            shard=Shard(index, 2),
+            device="cpu",
+            say=told.append,
+        )
+        assert note.name == f"part-0000{index}-of-00002.json"
+    assert [line.split(": ")[0] for line in told] == ["untrained", other, "trained", "pixels"]
+    assert not (run_dir / "report.json").exists()
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a job has done this")
+
+    monkeypatch.setattr(ProbeTask, "batch", never)
+    monkeypatch.setattr(FeatureCache, "write", never)
+    report = probe(labelled_store, run_dir, model=model, beside=[other], config=config, device="cpu")
+    assert read_report(report)["digest"] == read_report(whole)["digest"]
+    remove_part(run_dir, config, [other], Shard(0, 2))
+    left = {path.name for path in run_dir.iterdir()} & {"trained", "untrained", "pixels", other.replace("/", "-")}
+    assert left == {"untrained", other.replace("/", "-")}
+    assert encoder_folder.is_dir()
 
 
 def test_a_probe_of_ours_is_judged_alone_and_under_its_label_map_only(

@@ -5,29 +5,33 @@ Source: evals/video_classification_frozen of facebookresearch/vjepa2, whose scor
 """
 
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vjepa2cli.artifacts.latent_store import Shard
 from vjepa2cli.artifacts.provenance import provenance
 from vjepa2cli.artifacts.reports import write_report
 from vjepa2cli.artifacts.video_store import VideoStore
 from vjepa2cli.errors import InputError, TrainingError
-from vjepa2cli.files import digest_json
+from vjepa2cli.files import digest_json, write_json
 from vjepa2cli.models.weights import load_probe
 from vjepa2cli.progress import SILENT, Progress
 from vjepa2cli.recordings.labelled import read_labelled
 from vjepa2cli.registry import published_scores
 from vjepa2cli.settings import ProbeConfig, ScheduleConfig
 from vjepa2cli.train.probing.anticipation import anticipation_contestant, read_action_data
-from vjepa2cli.train.probing.contest import Contestant, Setting, contest, judge_only, recognition_contestant
+from vjepa2cli.train.probing.contest import Contestant, Setting, contest, folder_of, judge_only, recognition_contestant
 from vjepa2cli.train.probing.label_maps import require_same_labels, stated_questions
 from vjepa2cli.train.probing.samples import ProbeData, from_labelled_set, from_store
 from vjepa2cli.train.process_group import ProcessGroup, choose_device
 
-__all__ = ["probe"]
+__all__ = ["probe", "remove_part"]
+
+_FEATURES = "features"
 
 
 def probe(
@@ -42,6 +46,7 @@ def probe(
     classes: Path | None = None,
     cache: Path | None = None,
     max_cache: int | None = None,
+    shard: Shard | None = None,
     device: str = "auto",
     fetch: Callable[[str], str] = str,
     say: Callable[[str], None] = lambda _: None,
@@ -51,8 +56,12 @@ def probe(
 
     `data` is a video store, or the tables of a labelled set, whose files lie in `root` and whose classes `classes` lists. With
     `weights` nothing is trained: that probe is judged on the validation clips. Tokens are kept in `cache`, at most `max_cache`
-    bytes. `fetch` brings a source of weights here, once the data are known to be good. Raises InputError for data that cannot be
-    probed, before anything is encoded, and TrainingError on several processes.
+    bytes. `fetch` brings a source of weights here, once the data are known to be good.
+
+    With a `shard` only that part of the encoders is probed, beside other jobs, and the path is that of a note of which; the run
+    without one takes over what such jobs have done, and does what is left.
+
+    Raises InputError for data that cannot be probed, before anything is encoded, and TrainingError on several processes.
     """
     group = ProcessGroup(choose_device(device))
     if group.world_size > 1:
@@ -65,20 +74,31 @@ def probe(
     model, beside = fetch(model), [fetch(source) for source in beside]
     weights = None if weights is None else fetch(weights)
     config = config if weights is not None else _with_steps(config, len(found.train) * config.augment.copies)
-    setting = Setting(found, config, group, cache or run_dir / "features", max_cache, say, progress)
+    setting = Setting(found, config, group, cache or run_dir / _FEATURES, max_cache, say, progress)
     if weights is not None:
         return _judge_weights(weights, model, run_dir, setting)
     results, timing, digests = [], {}, {}
-    for name, source in [
-        ("trained", model),
-        *((kind, model) for kind in config.baselines),
-        *((other, other) for other in beside),
-    ]:
-        folder = run_dir / name.replace("/", "-")
-        result, seconds = contest(_contestant(name, source, setting), folder, setting)
+    sources = {"trained": model} | {str(kind): model for kind in config.baselines} | {other: other for other in beside}
+    for name in _part([*sources], shard):
+        result, seconds = contest(_contestant(name, sources[name], setting), folder_of(run_dir, name), setting)
         results.append({"encoder": name, **result})
         timing[name], digests[name] = round(seconds, 1), result["encoder_digest"]
+    if shard is not None:
+        note = run_dir / f"part-{shard.index:05d}-of-{shard.count:05d}.json"
+        write_json(note, {"encoders": digests})
+        return note
     return _write(run_dir, results, setting, digests, timing)
+
+
+def remove_part(run_dir: Path, config: ProbeConfig, beside: Sequence[str], shard: Shard) -> None:
+    """Remove what a job has made for its part of the encoders, and leave that of the others alone."""
+    for name in _part(["trained", *config.baselines, *beside], shard):
+        for parent in (run_dir, run_dir / _FEATURES):
+            shutil.rmtree(folder_of(parent, name), ignore_errors=True)
+
+
+def _part(names: list[str], shard: Shard | None) -> list[str]:
+    return names if shard is None else names[shard.index :: shard.count]
 
 
 def _read(

@@ -89,6 +89,11 @@ class Contestant:
         return self.name == _SINGLE_FRAME
 
 
+def folder_of(parent: Path, name: str) -> Path:
+    """Where what belongs to an encoder lies; the name of one that is put beside others may be a path."""
+    return parent / name.replace("/", "-")
+
+
 def recognition_contestant(name: str, model: str, setting: Setting) -> Contestant:
     """The encoder of `model`, or one of its baselines, for clips of recorded actions."""
     config = setting.config
@@ -158,7 +163,7 @@ def prepare_features(contestant: Contestant, setting: Setting) -> Splits:
     sets = (data.train, data.selection, data.val)
     for name, features, samples, rows in zip(names, splits, sets, kept, strict=True):
         header = {"encoder": contestant.digest, "samples": digest_json([data.digest, [sample.name for sample in samples]])}
-        folder = setting.cache / contestant.name / name
+        folder = folder_of(setting.cache, contestant.name) / name
         fill(features, folder, header, shape=shape, kept=rows, progress=setting.progress, name=f"{name}, {contestant.name}")
     train, selection, val = splits
     return Splits(train, selection, val, shape)
