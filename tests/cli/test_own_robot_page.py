@@ -19,8 +19,14 @@ DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "own-robot.md").read_text(encoding="utf-8")
 RECORDINGS = (DOCS / "recordings.md").read_text(encoding="utf-8")
 SETS = {"droid": "droid", "bridge": "rlds_bridge", "g1": "lerobot_v21_g1", "gr1": "lerobot_v20_gr1_sim"}
-SMALLEST = {name: name.replace("real-", "ci-") for name in ("real-posttrain", "real-validate")} | {"tiny-pretrain": "ci-pretrain"}
-"""The presets of the page, and those that take their place here: nothing else is changed."""
+SMALLEST = {
+    "real-posttrain": "ci-posttrain",
+    "few-posttrain": "ci-posttrain",
+    "real-validate": "ci-validate",
+    "tiny-pretrain": "ci-pretrain",
+    "views.count=8": "views.count=2",
+}
+"""The presets of the page and the views of a recording, and what takes their place here: nothing else is changed."""
 
 Run = Callable[[str], str]
 
