@@ -75,7 +75,7 @@ def _contestants(body: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) 
     """A row an encoder, and the published numbers below them."""
     rows = []
     for result in results:
-        cells = [page.text(_name(result)), _counted(result)]
+        cells = [page.text(_name(result)), _counted(result), _lead(result)]
         cells.append(_counted(result["top5"]) if "top5" in result else "–")
         mean = result.get("class_mean_accuracy")
         cells.append("–" if mean is None else f"{mean * 100:.1f} %")
@@ -83,9 +83,18 @@ def _contestants(body: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) 
         rows.append(tuple(cells))
     for name, score in (body.get("published") or {}).items():
         told = f"{score:.1f} %" if isinstance(score, float) else " / ".join(map(str, score))
-        rows.append((f'<span class="muted">published, ViT {page.text(name)}</span>', told, "", "", "", ""))
-    head = ("", "attentive probe (95 % interval)", "in the first five", "class mean", "linear probe", "nearest neighbours")
+        rows.append((f'<span class="muted">published, ViT {page.text(name)}</span>', told, "", "", "", "", ""))
+    first = f"{_name(results[0])} is ahead by" if len(results) > 1 else ""
+    head = ("", "attentive probe (95 % interval)", first, "in the first five", "class mean", "linear probe", "nearest neighbours")
     return page.table(head, rows, numbers=range(1, len(head)))
+
+
+def _lead(result: Mapping[str, Any]) -> str:
+    """By how many points the first contestant is ahead of this one, on the same clips."""
+    if "behind" not in result:
+        return ""
+    low, high = (end * 100 for end in result["behind"]["interval"])
+    return f'{result["behind"]["mean"] * 100:.1f} <span class="muted">{low:.1f} to {high:.1f}</span>'
 
 
 def _questions(results: Sequence[Mapping[str, Any]]) -> str:

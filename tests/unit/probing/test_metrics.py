@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from vjepa2cli.artifacts.classification import calibration, class_mean_recall, confusion, counted, in_top
+from vjepa2cli.train.probing.judging import lead
 
 CASES = range(30)
 
@@ -48,3 +49,26 @@ def test_calibration_counts_every_answer_once() -> None:
 def test_no_answers_have_no_share() -> None:
     assert counted(np.zeros(0, bool))["accuracy"] is None
     assert class_mean_recall(np.zeros(0, bool), np.zeros(0, int)) is None
+
+
+def test_a_lead_is_the_difference_of_the_shares_and_says_so_of_the_other_way_round() -> None:
+    rng = np.random.default_rng(0)
+    first, other, groups = rng.random(200) < 0.7, rng.random(200) < 0.5, [str(index // 4) for index in range(200)]
+    ahead, behind = lead(first, other, groups, seed=0), lead(other, first, groups, seed=0)
+    assert ahead["mean"] == pytest.approx(first.mean() - other.mean()) == -behind["mean"]
+    low, high = ahead["interval"]
+    assert 0 < low < ahead["mean"] < high
+    assert behind["interval"] == pytest.approx([-high, -low])
+
+
+def test_a_lead_over_oneself_is_nothing_however_few_are_right() -> None:
+    right = np.random.default_rng(0).random(40) < 0.2
+    assert lead(right, right.copy(), ["a"] * 40, seed=0) == {"mean": 0.0, "interval": [0.0, 0.0]}
+
+
+def test_samples_of_one_group_tell_less_than_as_many_apart() -> None:
+    first = np.repeat(np.random.default_rng(0).random(30) < 0.6, 10)
+    other = np.zeros(300, bool)
+    together = lead(first, other, [str(index // 10) for index in range(300)], seed=0)["interval"]
+    apart = lead(first, other, [str(index) for index in range(300)], seed=0)["interval"]
+    assert together[1] - together[0] > 2 * (apart[1] - apart[0])

@@ -42,6 +42,8 @@ def test_motion_is_learnt_from_clips_and_a_single_frame_tells_nothing(
     assert clips["correct"] > single["correct"]
     # Clips come in pairs of both classes with the same middle frame, so whatever is named, half of it is wrong.
     assert single["correct"] == 4
+    assert single["behind"]["mean"] == (clips["correct"] - 4) / 8
+    assert "trained is ahead by" in body["verdict"]
     assert [head["learning_rate"] for head in clips["heads"]] == [3e-3, 1e-6]
     assert sum(count for _, _, count in clips["confusion"]) == sum(one["total"] for one in clips["calibration"]["bins"]) == 8
     assert all((report.parent / one["picture"]).is_file() for result in body["results"] for one in result["examples"])

@@ -25,6 +25,7 @@ from vjepa2cli.registry import published_scores
 from vjepa2cli.settings import ProbeConfig, ScheduleConfig
 from vjepa2cli.train.probing.anticipation import anticipation_contestant, read_action_data
 from vjepa2cli.train.probing.contest import Contestant, Setting, contest, folder_of, judge_only, recognition_contestant
+from vjepa2cli.train.probing.judging import lead
 from vjepa2cli.train.probing.label_maps import require_same_labels, stated_questions
 from vjepa2cli.train.probing.samples import ProbeData, from_labelled_set, from_store
 from vjepa2cli.train.process_group import ProcessGroup, choose_device
@@ -77,16 +78,21 @@ def probe(
     setting = Setting(found, config, group, cache or run_dir / _FEATURES, max_cache, say, progress)
     if weights is not None:
         return _judge_weights(weights, model, run_dir, setting)
-    results, timing, digests = [], {}, {}
+    results, timing, digests, right = [], {}, {}, []
     sources = {"trained": model} | {str(kind): model for kind in config.baselines} | {other: other for other in beside}
     for name in _part([*sources], shard):
         result, seconds = contest(_contestant(name, sources[name], setting), folder_of(run_dir, name), setting)
+        right.append(result.pop("right", None))
         results.append({"encoder": name, **result})
         timing[name], digests[name] = round(seconds, 1), result["encoder_digest"]
     if shard is not None:
         note = run_dir / f"part-{shard.index:05d}-of-{shard.count:05d}.json"
         write_json(note, {"encoders": digests})
         return note
+    if right[0] is not None:
+        groups = [sample.group for sample in found.val]
+        for result, answers in zip(results[1:], right[1:], strict=True):
+            result["behind"] = lead(right[0], answers, groups, seed=config.seed)
     return _write(run_dir, results, setting, digests, timing)
 
 
@@ -134,6 +140,7 @@ def _judge_weights(weights: str, model: str, run_dir: Path, setting: Setting) ->
     require_same_labels(weights, head, setting.data)
     contestant = _contestant("trained", model, setting)
     result = judge_only(contestant, head, run_dir / "trained", setting)
+    result.pop("right", None)
     body = {"encoder": "trained", "weights": weights, **result}
     return _write(run_dir, [body], setting, {"trained": result["encoder_digest"]}, {})
 
@@ -161,17 +168,8 @@ def _write(
 
 def verdict_lines(body: Mapping[str, Any]) -> list[str]:
     """What a report says in a line a contestant, with intervals, and the published numbers beside it."""
-    lines = []
-    for result in body["results"]:
-        low, high = (f"{end * 100:.1f}" for end in result["interval"])
-        line = f"{result['encoder']}: {result['correct']} of {result['total']}, {result['accuracy'] * 100:.1f} % ({low}-{high})"
-        for name in ("linear", "neighbours"):
-            if name in result:
-                line += f"; {name} {result[name]['accuracy'] * 100:.1f}"
-        if "questions" in result:
-            told = (f"{name} {(one['recall_at_5'] or 0) * 100:.1f}" for name, one in result["questions"].items())
-            line = f"{result['encoder']}: class-mean recall at 5: {', '.join(told)}"
-        lines.append(line)
+    first = body["results"][0]["encoder"]
+    lines = [_told(result, first) for result in body["results"]]
     lines.append(f"chance {body['chance'] * 100:.1f} %, {body['chance_meaning']}")
     if body["published"]:
         told = (
@@ -180,6 +178,21 @@ def verdict_lines(body: Mapping[str, Any]) -> list[str]:
         )
         lines.append(f"published, each by the best head on the validation set: {', '.join(told)}")
     return lines
+
+
+def _told(result: Mapping[str, Any], first: str) -> str:
+    if "questions" in result:
+        told = (f"{name} {(one['recall_at_5'] or 0) * 100:.1f}" for name, one in result["questions"].items())
+        return f"{result['encoder']}: class-mean recall at 5: {', '.join(told)}"
+    low, high = (f"{end * 100:.1f}" for end in result["interval"])
+    line = f"{result['encoder']}: {result['correct']} of {result['total']}, {result['accuracy'] * 100:.1f} % ({low}-{high})"
+    for name in ("linear", "neighbours"):
+        if name in result:
+            line += f"; {name} {result[name]['accuracy'] * 100:.1f}"
+    if "behind" in result:
+        low, high = (f"{end * 100:.1f}" for end in result["behind"]["interval"])
+        line += f"; {first} is ahead by {result['behind']['mean'] * 100:.1f} points ({low} to {high})"
+    return line
 
 
 def _protocol(config: ProbeConfig, data: ProbeData) -> dict[str, Any]:

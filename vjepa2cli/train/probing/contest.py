@@ -226,11 +226,11 @@ def _choose_and_judge(task: ProbeTask, splits: Splits, contestant: Contestant, s
 
 
 def describe(scores: Scores, head: int, setting: Setting, *, alive: Sequence[bool]) -> dict[str, Any]:
-    """What the report holds of a head's answers: of one question, or of each of several."""
+    """What the report holds of a head's answers, of one question or of each of several, and the answers themselves."""
     data = setting.data
     predictions = {"predictions": [(answers.named[head], answers.confidence[head]) for answers in scores.answers]}
     if len(data.questions) == 1:
-        return tell(scores.answers[0], head, data.questions[0]) | predictions
+        return tell(scores.answers[0], head, data.questions[0]) | predictions | {"right": scores.answers[0].right[head]}
     told: dict[str, Any] = {}
     for index, question in enumerate(data.questions):
         of = head

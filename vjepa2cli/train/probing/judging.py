@@ -17,12 +17,14 @@ from vjepa2cli.artifacts.classification import (
     counted,
     in_top,
 )
+from vjepa2cli.artifacts.statistics import clustered_interval
 from vjepa2cli.models.probe_sweep import ProbeSweep
 from vjepa2cli.progress import SILENT, Progress
 from vjepa2cli.train.probing.features import Features, compute
 from vjepa2cli.train.probing.samples import Question
 
 _TOP = 5
+_BOOTSTRAP_STREAM = 3
 _TOGETHER = 1 << 22
 """Numbers of tokens that are judged at once; more is no faster."""
 
@@ -155,6 +157,18 @@ def tell(answers: Answers, head: int, question: Question) -> dict[str, Any]:
             "recall_at_5": class_mean_recall(answers.right_of_five[head], labels),
         }
     return told
+
+
+def lead(
+    right: NDArray[np.bool_], other: NDArray[np.bool_], groups: Sequence[str], *, seed: int
+) -> dict[str, float | list[float]]:
+    """By how much the share of `right` answers is above that of `other` on the same samples, with its 95 % bootstrap interval.
+
+    Samples of one of the `groups` are alike, and drawn together.
+    """
+    ahead = right.astype(np.float64) - other.astype(np.float64)
+    _, numbers = np.unique(np.asarray(groups), return_inverse=True)
+    return {"mean": float(ahead.mean()), "interval": clustered_interval(ahead, numbers, key=[seed, _BOOTSTRAP_STREAM])}
 
 
 def best(scores: Sequence[float], alive: Sequence[bool]) -> int:
