@@ -10,6 +10,14 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
+SMALL = {
+    "collect": ["episodes=20", "image_size=32"],
+    "ingest": ["short_side=32"],
+    "pretrain": ["steps=2", "clip.crop=32", "encoder.embed_dim=24", "encoder.depth=1", "encoder.num_heads=2"],
+    "probe": ["steps=2", "batch_size=4", "crop=32", "shots=4", "min_class_clips=1", "unseen=drop"],
+    "report": [],
+}
+"""What makes a command small without changing what it does."""
 PAGE = (REPOSITORY / "docs" / "pretraining.md").read_text(encoding="utf-8")
 
 
@@ -31,6 +39,26 @@ def test_the_launchers_on_the_page_train(noise_store: Path, tmp_path: Path) -> N
     for name in ("one", "deepspeed"):
         assert (tmp_path / "runs" / name / "report.json").is_file()
     assert "Pretraining" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_what_is_learnt_runs_from_collect_to_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vjepa2cli.artifacts.reports import read_report
+    from vjepa2cli.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    section = PAGE[PAGE.index("## It learns\n") :].split("\n## ")[0]
+    block = re.search(r"```bash\n(.*?)```", section, re.DOTALL)
+    assert block is not None
+    lines = [shlex.split(line) for line in block[1].replace("\\\n", "").splitlines()]
+    assert [line[:2] for line in lines] == [["vjepa2", step] for step in SMALL]
+    for _, *arguments in lines:
+        small = [word for setting in SMALL[arguments[0]] for word in ("--set", setting)]
+        # A run of two updates has one checkpoint, its last.
+        app([*(re.sub(r"step_\d{8}", "step_00000002", word) for word in arguments), *small], standalone_mode=False)
+    names = [result["encoder"] for result in read_report(tmp_path / "learning-probe/report.json")["results"]]
+    assert names[:3] == ["trained", "untrained", "pixels"]
+    assert len(names) > 3
+    assert 'id="probing"' in (tmp_path / "learning.html").read_text(encoding="utf-8")
 
 
 def test_the_page_names_every_key_that_a_resumed_run_may_change_and_every_figure() -> None:
