@@ -33,7 +33,7 @@ def test_the_launchers_on_the_page_train(noise_store: Path, tmp_path: Path) -> N
         if words[0] in ("torchrun", "srun"):  # which tests/faults/test_several_processes.py and test_signals.py do
             continue
         ended = subprocess.run(
-            [str(scripts / words[0]), *words[1:]], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
+            [str(scripts / words[0]), *words[1:]], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=900
         )
         assert ended.returncode == 0, (words, ended.stderr[-3000:])
     for name in ("one", "deepspeed"):

@@ -91,7 +91,7 @@ def test_full_disk_at_a_checkpoint_of_two_processes_leaves_the_last_good_one(
     (tmp_path / "config.yaml").write_text(json.dumps(tree))
     command = ["pretrain", noise_store, "--run-dir", folder / "run", "--config", tmp_path / "config.yaml", "--device", "cpu"]
     with srun(*command) as tasks:
-        said = [task.communicate(timeout=120)[1] for task in tasks]
+        said = [task.communicate(timeout=600)[1] for task in tasks]
         assert [task.returncode for task in tasks] == [1, 1], said
     told = [line for text in said for line in text.splitlines() if line.startswith("error: ")]
     assert len(told) == 1, said
@@ -99,6 +99,6 @@ def test_full_disk_at_a_checkpoint_of_two_processes_leaves_the_last_good_one(
     assert [path.name for path in (folder / "run" / "checkpoints").iterdir()] == ["step_00000004"]
     resize("20m")
     with srun(*command) as tasks:
-        said = [task.communicate(timeout=120)[1] for task in tasks]
+        said = [task.communicate(timeout=600)[1] for task in tasks]
         assert [task.returncode for task in tasks] == [0, 0], said
     assert "4 of them done before" in said[0]

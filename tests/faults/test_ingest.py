@@ -109,7 +109,7 @@ def test_two_at_once_share_the_work_and_end_in_the_same_store(sources: Path, who
         subprocess.Popen(command(sources, tmp_path / "x.zarr"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    said = [process.communicate(timeout=120) for process in running]
+    said = [process.communicate(timeout=600) for process in running]
     assert [process.returncode for process in running] == [0, 0], said
     assert contents(tmp_path / "x.zarr") == contents(whole)
 
@@ -122,7 +122,7 @@ def test_two_at_once_with_different_sources_both_get_in(sources: Path, tmp_path:
         subprocess.Popen([*base, str(sources / name), *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for name in ("in", "pictures")
     ]
-    said = [process.communicate(timeout=120) for process in running]
+    said = [process.communicate(timeout=600) for process in running]
     assert [process.returncode for process in running] == [0, 0], said
     store = VideoStore.open(out)
     assert len(store.entries) == 12

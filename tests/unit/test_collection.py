@@ -61,7 +61,7 @@ def test_a_killed_collection_is_completed_to_the_same_bytes(alone: Path, tmp_pat
     wait_for(lambda: any(out.glob("episode_*")) or run.poll() is not None)
     run.send_signal(signal.SIGKILL)
     # The workers hold stderr open: its end is the end of the last of them, and none may outlive the run.
-    _, noise = run.communicate(timeout=20)
+    _, noise = run.communicate(timeout=120)
     assert run.returncode == -signal.SIGKILL, noise
     (out / "episode_00004.77.partial").mkdir()
     assert not (out / "collection.json").exists()

@@ -18,7 +18,7 @@ twice, or a third of them again, would be seen."""
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the kernel tells no peaks")
 def test_the_peak_is_that_of_the_networks_once() -> None:
     command = [sys.executable, str(REPOSITORY / "benchmarks" / "weights.py"), "--depth", "6", "--json", "--rows", *ROWS]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY, timeout=300)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY, timeout=900)
     assert ended.returncode == 0, ended.stderr
     rows = json.loads(ended.stdout)["rows"]
     assert rows.keys() == set(ROWS)

@@ -117,7 +117,7 @@ def test_a_training_that_was_killed_goes_on_from_its_checkpoint_when_it_is_retri
     command += ["--configfile", str(REPOSITORY / "tests/workflow/smallest.yaml"), "--cores", "2", "--retries", "1"]
     with subprocess.Popen([*command, "results/pretrain/report.json"], stderr=subprocess.PIPE, text=True, cwd=REPOSITORY) as run:
         _kill_a_child_after(run, folder / "results/pretrain/checkpoints/step_00000004", "pretrain")
-        _, said = run.communicate(timeout=120)
+        _, said = run.communicate(timeout=600)
     assert run.returncode == 0, said
     assert "of them done before" in (folder / "results/logs/pretrain.log").read_text()
     weights = "results/pretrain/model/model.safetensors"

@@ -114,6 +114,6 @@ def test_a_script_without_a_guard_is_told_so(inputs: Path, tmp_path: Path):
         "from vjepa2cli.encoding.workers import Crew, read_ahead\n"
         f"list(read_ahead([Task(0, find_sources([{str(inputs / 'a.mp4')!r}])[0], (32, 32), None)], Crew(1, 8, 1)))\n"
     )
-    ended = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
     assert ended.returncode == 1
     assert "call encode below if __name__ == '__main__'" in ended.stderr.splitlines()[-1]
