@@ -3,6 +3,8 @@
 step: one update of a probe of one head, of a sweep of 20, and of 20 probes one after the other as the released code trains them.
 command: all of `probe` (features, training, judging) with one head and with 20, on random videos.
 wait: how long the encoder of an evaluation waits for clips, on video files that are decoded ahead.
+
+On a CPU the seconds of the first two are those of the processor, of all threads of the process.
 """
 
 import argparse
@@ -16,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from precompute import seconds_of
 
 from vjepa2cli.artifacts.model_dir import save_model
 from vjepa2cli.data.video import write_video
@@ -43,11 +46,9 @@ def seconds(work: Callable[[], object], device: torch.device, *, repeats: int) -
     """The shortest of several runs, after one that warms up."""
     times = []
     for _ in range(repeats + 1):
-        began = time.perf_counter()
+        began = seconds_of(device)
         work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
+        times.append(seconds_of(device) - began)
     return min(times[1:])
 
 
@@ -126,9 +127,9 @@ def bench_command(device: torch.device, folder: Path, steps: int) -> None:
                 precision="fp32" if device.type == "cpu" else "bf16",
                 **chosen,
             )
-            began = time.perf_counter()
+            began = seconds_of(device)
             probe(tables, folder / f"{depth}{name}", model=model, config=config, device=device.type)
-            spent = time.perf_counter() - began
+            spent = seconds_of(device) - began
             first = first or spent
             print(f"the command, depth {depth}, {steps} updates, {name}: {spent:.1f} s, ratio {spent / first:.2f}", flush=True)
 
