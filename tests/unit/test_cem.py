@@ -110,6 +110,21 @@ def test_dimension_without_spread_stays_where_it_is():
     assert result.actions[0, 0] == pytest.approx(0.1, abs=1e-3)
 
 
+def test_what_snaps_goes_to_its_bound_unless_it_is_in_the_dead_zone_or_pinned():
+    config = CemSettings(samples=400, iterations=10, elites=10, dead_zone=(0.0, 0.25, 0.25, 0.0), snaps=(False, True, True, True))
+    mean = torch.tensor([[0.0, 0.0, 0.0, 0.3]])
+    std = torch.tensor([[1.0, 1.0, 1.0, 0.0]])
+    result = cem(
+        toward((0.3, -0.4, 0.1, 0.0)),
+        mean=mean,
+        std=std,
+        bounds=(-0.75, 0.75),
+        config=config,
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert torch.allclose(result.actions, torch.tensor([[0.3, -0.75, 0.0, 0.3]]), rtol=0, atol=1e-3)
+
+
 def test_dead_zone_acts_at_the_end_alone():
     config = CemSettings(samples=400, iterations=10, elites=10, dead_zone=(0.0, 0.25))
     for goal, gripper in ((0.2, 0.0), (0.4, 0.4)):

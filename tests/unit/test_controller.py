@@ -18,6 +18,7 @@ from vjepa2cli.errors import InputError, PlanningError, VideoError
 from vjepa2cli.models.ac_predictor import AcPredictorSpec, FrameCache
 from vjepa2cli.planning.controller import Controller, generator_for
 from vjepa2cli.planning.model_card import load_world_model
+from vjepa2cli.planning.rollouts import goal_weights
 from vjepa2cli.planning.single_plan import plan
 from vjepa2cli.settings import CemConfig, PlanConfig
 
@@ -65,6 +66,39 @@ def test_gripper_is_planned_or_held():
         result = controller.plan_latent(latent(STATE), state, goal, generator=generator_for(1))
         assert result.actions[0, 6] == pytest.approx(expected, abs=0.05)
         assert result.actions[0, 3:6].tolist() == [0, 0, 0]
+
+
+class UnsureWorld(PoseWorld):
+    """Of its four tokens only the first shows the gripper; on the others it errs as soon as anything is done."""
+
+    def rollout(self, latents: Tensor, states: Tensor, actions: Tensor, *, past: FrameCache | None = None) -> Tensor:
+        poses = super().rollout(latents, states, actions, past=past)
+        predicted = latents[:, :1].expand(-1, actions.shape[1], -1, -1).clone()
+        predicted[:, :, 0] = poses[:, :, 0]
+        predicted[:, :, 1:] += 0.05 * actions[:, :, 6].abs().clamp(max=0.1)[..., None, None] / 0.1
+        return predicted
+
+
+def test_what_has_to_change_decides_where_tokens_are_weighted_by_the_goal():
+    state, start = torch.tensor(STATE), latent(STATE)
+    goal = start.clone()
+    goal[0, 6] += 0.3
+    found = [
+        Controller(UnsureWorld(), CEM.model_copy(update={"plan_gripper": True, "goal_weight": weight}))  # type: ignore[arg-type]
+        .plan_latent(start, state, goal, generator=generator_for(1))
+        .actions[0, 6]
+        for weight in (0.0, 20.0)
+    ]
+    assert found[0] == 0
+    assert found[1] == pytest.approx(0.3, abs=0.05)
+
+
+def test_weights_of_a_goal_sum_to_one_and_without_weight_are_even():
+    goal = latent(moved(0.1, 0, 0, 0, 0, 0, 0)).clone()
+    goal[2:] = torch.tensor(STATE)
+    assert torch.allclose(goal_weights(latent(STATE), goal, 0.0), torch.full((4,), 0.25))
+    # Twice the mean change, and none: 1 + 3 * 2 against 1.
+    assert torch.allclose(goal_weights(latent(STATE), goal, 3.0), torch.tensor([7, 7, 1, 1]) / 16)
 
 
 def test_energy_of_many_samples_equals_energy_of_each():

@@ -84,6 +84,7 @@ def _settings(config: CemConfig, names: tuple[str, ...], dead_zone: list[float])
         mean_smoothing=smoothing(config.mean_smoothing, config.gripper_mean_smoothing),
         std_smoothing=smoothing(config.std_smoothing, config.gripper_std_smoothing),
         dead_zone=tuple(dead_zone),
+        snaps=tuple(config.gripper_snaps and name == GRIPPER for name in names),
         solver=config.solver,
         temperature=config.temperature,
         mean_among_samples=config.mean_among_samples,

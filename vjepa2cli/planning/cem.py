@@ -18,7 +18,8 @@ Cost = Callable[[Tensor], Tensor]
 class CemSettings:
     """The numbers of the method; a smoothing, dead zone or floor is one number, or one for each of the A action dimensions.
 
-    `smoothing` is the weight of the old value in the update. A final action within its `dead_zone` becomes 0.
+    `smoothing` is the weight of the old value in the update. A final action within its `dead_zone` becomes 0, one outside it the
+    end of its bounds where it `snaps`.
     The defaults are those of the released world model. Source: notebooks/utils/world_model_wrapper.py of facebookresearch/vjepa2.
 
     What the released method does not do is off: see `CemConfig`, whose keys have the same names.
@@ -30,6 +31,7 @@ class CemSettings:
     mean_smoothing: float | tuple[float, ...] = 0.15
     std_smoothing: float | tuple[float, ...] = 0.15
     dead_zone: float | tuple[float, ...] = 0.0
+    snaps: bool | tuple[bool, ...] = False
     solver: Literal["cem", "mppi"] = "cem"
     temperature: float = 0.1
     mean_among_samples: bool = False
@@ -188,8 +190,11 @@ class _Search:
     def result(self) -> CemResult:
         best = torch.where(self._pinned, self._first_mean, self._best)
         actions = best if self.cut_short or self._config.returns == "best" else self.mean
+        within = actions.abs() < self._dead_zone
+        snapped = torch.where(actions > 0, self._high, self._low)
+        actions = torch.where(torch.as_tensor(self._config.snaps, device=actions.device) & ~self._pinned, snapped, actions)
         return CemResult(
-            actions=torch.where(actions.abs() < self._dead_zone, torch.zeros_like(actions), actions),
+            actions=torch.where(within, torch.zeros_like(actions), actions),
             mean=self.mean,
             std=self.std,
             energies=tuple(self._energies),

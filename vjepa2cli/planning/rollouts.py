@@ -62,9 +62,10 @@ class Rollouts:
     ) -> Tensor:
         """Mean |z_H - goal| [S] of action sequences [S, H, A]; infinite for those that a `deadline` leaves no time for."""
         energies = torch.full((len(actions),), torch.inf, device=latent.device)
+        weights = goal_weights(latent, goal, self._config.goal_weight) if self._config.goal_weight else None
         for part in self._parts(latent, actions, deadline):
-            last = self._roll(latent, state, actions[part], past)[:, -1]
-            energies[part] = (last - goal.float()).abs().mean((1, 2))
+            distances = (self._roll(latent, state, actions[part], past)[:, -1] - goal.float()).abs()
+            energies[part] = distances.mean((1, 2)) if weights is None else distances.mean(2) @ weights
         return energies
 
     def warm_up(self, latent: Tensor, state: Tensor, *, horizon: int, past: FrameCache | None = None) -> None:
@@ -129,6 +130,13 @@ class Rollouts:
                 latent.expand(rows, 1, *latent.shape), state.to(latent).expand(rows, 1, -1), actions.to(latent), past=past
             )
         return predicted.float()
+
+
+def goal_weights(latent: Tensor, goal: Tensor, weight: float) -> Tensor:
+    """What each token [H*W] counts, in all 1: 1 + `weight` times its distance to the goal's, in units of the mean distance."""
+    change = (goal.float() - latent.float()).abs().mean(-1)
+    weights = 1 + weight * change / change.mean().clamp_min(torch.finfo(change.dtype).tiny)
+    return weights / weights.sum()
 
 
 def _seconds_since(began: float, device: torch.device) -> float:

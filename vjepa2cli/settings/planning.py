@@ -25,7 +25,9 @@ class CemConfig(Section):
     standard deviation. `uninformative_level` pins an axis unless the costs of the first samples depend on it at that level of
     significance. `returns: best` answers the best sample instead of the mean. `noise_colour` b makes the noise of successive
     steps alike, with a spectrum of 1 / frequency^b. `warm_start` begins at the plan before, moved on by one step. `agreement`
-    ends the search once the elites' standard deviation is below that share of the first one.
+    ends the search once the elites' standard deviation is below that share of the first one. With `goal_weight` w a token of the
+    energy counts 1 + w d, where d is how far it is from the goal's at present, in units of the mean. Where `gripper_snaps`, a
+    gripper that the plan moves beyond the dead zone moves as far as its bound lets it, as one that only opens and closes.
 
     `context_frames` are seen by the model, the current one included. `max_memory_gib` bounds what is predicted at once; null
     stands for 1 on a CPU and for half of a CUDA device.
@@ -50,6 +52,7 @@ class CemConfig(Section):
     gripper_mean_smoothing: Fraction = 0.15
     gripper_std_smoothing: Fraction = 0.15
     gripper_dead_zone: NotNegative = 0.25
+    gripper_snaps: bool = False
     temperature: Positive = 0.1
     mean_among_samples: bool = False
     std_floor: Fraction = 0.0
@@ -58,6 +61,7 @@ class CemConfig(Section):
     noise_colour: NotNegative = 0.0
     warm_start: bool = False
     agreement: Fraction = 0.0
+    goal_weight: NotNegative = 0.0
     context_frames: Count = 1
     precision: Literal["fp32", "bf16"] = "fp32"
     max_memory_gib: Positive | None = None
