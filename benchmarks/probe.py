@@ -99,7 +99,7 @@ def make_encoder(folder: Path, *, width: int, depth: int, crop: int) -> str:
     return str(folder / "encoder")
 
 
-def bench_command(device: torch.device, folder: Path, steps: int) -> None:
+def bench_command(device: torch.device, folder: Path, *, steps: int, depths: list[int]) -> None:
     """All of the command with one head, with 20, and with 20 of which few go on."""
     tables, model = make_set(folder, videos=48, side=96), make_encoder(folder, width=192, depth=12, crop=96)
     rates, decays = (5e-3, 3e-3, 1e-3, 3e-4, 1e-4), (0.01, 0.1, 0.4, 0.8)
@@ -112,7 +112,7 @@ def bench_command(device: torch.device, folder: Path, steps: int) -> None:
             "keep_heads": ((0.02, 5), (0.08, 1)),
         },
     }
-    for depth in (1, 4):
+    for depth in depths:
         first = None
         for name, chosen in contests.items():
             config = ProbeConfig(
@@ -158,6 +158,7 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="*", choices=list(SHAPES), default=list(SHAPES))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--depths", type=int, nargs="*", default=[1, 4], help="of command: blocks of a head")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     os.environ["OMP_NUM_THREADS"] = str(given.threads)
@@ -167,7 +168,7 @@ def main() -> None:
             bench_step(device, given.shapes, given.repeats)
         if "command" in given.parts:
             (Path(folder) / "command").mkdir()
-            bench_command(device, Path(folder) / "command", given.steps)
+            bench_command(device, Path(folder) / "command", steps=given.steps, depths=given.depths)
         if "wait" in given.parts:
             (Path(folder) / "wait").mkdir()
             bench_wait(device, Path(folder) / "wait")
