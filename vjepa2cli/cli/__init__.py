@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from vjepa2cli.cli import console, features, inspection, launch, planning, steps, stores, validation, weights
+from vjepa2cli.cli import console, evaluation, features, inspection, launch, planning, probing, steps, stores, validation, weights
 from vjepa2cli.errors import StoppedError, Vjepa2Error, WeightsError
 from vjepa2cli.files import is_disk_full
 from vjepa2cli.launching import num_cores
@@ -36,10 +36,10 @@ for step in (
     features.surprise,
     steps.precompute,
     steps.posttrain,
-    steps.probe,
+    probing.probe,
     validation.validate,
     planning.plan,
-    steps.evaluate,
+    evaluation.evaluate,
     steps.report,
 ):
     app.command(rich_help_panel="Steps")(step)

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import typer
 
 from vjepa2cli.cli import console
-from vjepa2cli.cli.probing import released_probe, require_probe_inputs
-from vjepa2cli.cli.sources import TRAINED, at_hand, own_or_shipped
-from vjepa2cli.errors import ConfigError, DependencyError, StaleArtifactError
+from vjepa2cli.cli.sources import TRAINED, at_hand
+from vjepa2cli.errors import DependencyError, StaleArtifactError
 from vjepa2cli.ranks import is_leader
 
 if TYPE_CHECKING:
@@ -94,7 +93,8 @@ def start_or_replace(
         return step()
 
 
-def _emit_report(path: Path, *, as_json: bool) -> None:
+def emit_report(path: Path, *, as_json: bool) -> None:
+    """Print where a report lies and what it comes to, or all of it."""
     from vjepa2cli.artifacts.reports import read_report
 
     content = read_report(path)
@@ -155,7 +155,7 @@ def pretrain(
             run_dir,
             replace=replace,
         )
-    _emit_report(path, as_json=as_json)
+    emit_report(path, as_json=as_json)
 
 
 def precompute(
@@ -241,140 +241,7 @@ def posttrain(
             run_dir,
             replace=replace,
         )
-    _emit_report(path, as_json=as_json)
-
-
-def probe(
-    data: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="DATA...", help="A video store, or a table of training and one of validation; with --eval-only one will do."
-        ),
-    ] = None,
-    run_dir: RunDir = Path("results/probe"),
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SOURCE",
-            help="The frozen encoder: as elsewhere; of --weights that is released, the encoder released with it.",
-        ),
-    ] = None,
-    weights: Annotated[
-        str | None, typer.Option(metavar="PROBE", help="A probe: a run directory's folder, a file, or a released name.")
-    ] = None,
-    eval_only: Annotated[
-        bool, typer.Option("--eval-only", help="Train nothing: judge --weights on the validation clips.")
-    ] = False,
-    beside: Annotated[list[str] | None, typer.Option(metavar="SOURCE", help="Probe this encoder too; repeatable.")] = None,
-    root: Annotated[Path | None, typer.Option(help="Where the files of the tables lie, if not where they say.")] = None,
-    classes: Annotated[Path | None, typer.Option(help="The published list of classes, whose order is their numbers'.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Where features are kept; in the run directory if left out.")] = None,
-    max_cache: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Keep at most this much of features, such as 200GiB; else what is free.")
-    ] = None,
-    shard: Annotated[
-        str | None,
-        typer.Option(
-            metavar="I/N", help="Probe part I (from 0) of N of the encoders, beside other jobs; the same without --shard reports."
-        ),
-    ] = None,
-    config: Annotated[str | None, config_option("probe")] = None,
-    overrides: Overrides = None,
-    device: Device = "auto",
-    replace: Replace = False,
-    as_json: Json = False,
-) -> None:
-    """Train probes on frozen features of labelled clips, beside their baselines; or judge one that is trained."""
-    from vjepa2cli.settings import ProbeConfig
-
-    recipe, encoder = released_probe(weights)
-    settings = load_config(config or recipe or "tiny-probe", ProbeConfig, overrides)
-    require_probe_inputs(data, weights, settings.dataset, eval_only=eval_only)
-    encoder = model or encoder or "results/pretrain"
-    from vjepa2cli.artifacts.latent_store import Shard
-    from vjepa2cli.encoding.memory import parse_bytes
-    from vjepa2cli.train.probing import probe as run
-    from vjepa2cli.train.probing import remove_part
-
-    part = None if shard is None else Shard.parse(shard)
-    if part is not None and weights is not None:
-        raise ConfigError("--shard: a trained probe is judged by one job; leave out --shard or --weights")
-    with console.step_output(run_dir) as progress:
-        path = start_or_replace(
-            lambda: run(
-                data or (),
-                run_dir,
-                model=encoder,
-                config=settings,
-                weights=weights,
-                beside=beside or (),
-                root=root,
-                classes=classes,
-                cache=cache,
-                max_cache=parse_bytes(max_cache) if max_cache else None,
-                shard=part,
-                device=find_device(device),
-                fetch=lambda source: at_hand(source, progress),
-                say=console.say,
-                progress=progress,
-            ),
-            run_dir,
-            replace=replace,
-            remove=None if part is None else lambda folder: remove_part(folder, settings, beside or (), part),
-        )
-    if part is not None:
-        console.emit({"out": str(path)}, str(path), as_json=as_json)
-        return
-    _emit_report(path, as_json=as_json)
-
-
-def evaluate(
-    out: ReportOut,
-    model: AcModel = None,
-    config: Annotated[str, config_option("evaluate")] = "tiny-evaluate",
-    overrides: Overrides = None,
-    latents: Annotated[
-        Path | None, typer.Option(help="Latents of the recordings: a clone of what was recorded plays beside the planner.")
-    ] = None,
-    replay: Annotated[
-        Path | None, typer.Option(metavar="REPORT", help="Play the episodes of an earlier report again, with its config.")
-    ] = None,
-    shard: Annotated[
-        str | None,
-        typer.Option(
-            metavar="I/N", help="Play part I (from 0) of N, beside other jobs; the same without --shard writes the report."
-        ),
-    ] = None,
-    workers: Workers = 1,
-    device: Device = "auto",
-    as_json: Json = False,
-) -> None:
-    """Play tasks from image goals in the simulated tabletop, closed loop, beside a random policy and an expert."""
-    from vjepa2cli.settings import EvaluateConfig
-
-    settings = load_config(config, EvaluateConfig, overrides)
-    from vjepa2cli.artifacts.latent_store import Shard
-    from vjepa2cli.planning.evaluation import evaluate as run
-
-    part = None if shard is None else Shard.parse(shard)
-    if part is not None and replay is not None:
-        raise ConfigError("--shard: an earlier report is played again by one job; leave out --shard or --replay")
-    with console.step_output(out) as progress:
-        path = run(
-            at_hand(own_or_shipped(model), progress),
-            out,
-            config=settings,
-            device=find_device(device),
-            latents=latents,
-            replay=replay,
-            shard=part,
-            workers=workers,
-            progress=progress,
-        )
-    if part is not None:
-        console.emit({"out": str(path)}, str(path), as_json=as_json)
-        return
-    _emit_report(path, as_json=as_json)
+    emit_report(path, as_json=as_json)
 
 
 def report(

@@ -74,9 +74,8 @@ def evaluate(
     threads = None if workers == 1 else max(1, torch.get_num_threads() // workers)
     start = partial(Player, model, config, str(device), copied, threads)
     common = protocol_of(card, config, suite)
-    key = digest_json(
-        {"config": config.model_dump(mode="json"), "common": common, "inputs": inputs, "replay": before and before.body["digest"]}
-    )
+    origin = provenance("evaluate", config, inputs=inputs, seed=config.seed)
+    key = digest_json([origin, common, before and before.body["digest"]])
     with Crew(start, processes=workers, on_loss=_LOST.format(out)) as crew, Journal(out, key=key, shard=shard) as journal:
         played = _Episodes(crew, journal, config, out.parent / "videos", progress)
         if shard is not None:
@@ -94,15 +93,17 @@ def evaluate(
         "replay": compared,
         "verdict": "\n".join([*(result["verdict"] for result in results), *_replayed(compared)]),
     }
-    timing = {
+    path = write_report(out, "evaluation", body, provenance=origin, timing=_timing(started, seconds))
+    journal.discard()
+    return path
+
+
+def _timing(started: float, seconds: Sequence[float]) -> dict[str, float]:
+    return {
         "seconds": round(time.perf_counter() - started, 2),
         "seconds_per_action": round(float(np.mean(seconds)), 4),
         "median_seconds_per_action": round(float(np.median(seconds)), 4),
     }
-    origin = provenance("evaluate", config, inputs=inputs, seed=config.seed)
-    path = write_report(out, "evaluation", body, provenance=origin, timing=timing)
-    journal.discard()
-    return path
 
 
 class _Episodes:

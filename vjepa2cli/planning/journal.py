@@ -22,8 +22,8 @@ def part_path(out: Path, shard: Shard) -> Path:
 class Journal:
     """What has been played for a report, and the file to which more is added.
 
-    The first line of a file says of which models and protocols its episodes are; those of others are passed over. A file that is
-    not yet whole ends in `.partial`. None may be written by two processes.
+    The first line of a file says of which model, protocol and versions its episodes are; those of others are passed over. A file
+    that is not yet whole ends in `.partial`. None may be written by two processes.
     """
 
     def __init__(self, out: Path, *, key: str, shard: Shard | None = None) -> None:
@@ -33,9 +33,8 @@ class Journal:
         self._key = key
         self._file: IO[bytes] | None = None
         own, self._whole_bytes = _read(self._partial, key)
-        parts = [*out.parent.glob(f"{out.stem}-*-of-*.jsonl*"), self._path]
         self._known: dict[Place, Outcome] = {}
-        for part in sorted(parts):
+        for part in sorted(out.parent.glob(f"{out.stem}-*-of-*.jsonl*")):
             self._known |= _read(part, key)[0]
         self._known |= own
         self._own = set(own)
@@ -63,10 +62,7 @@ class Journal:
 
     def keep(self) -> Path:
         """The file is whole: give it its name."""
-        if self._file is None:
-            self._open()
-        assert self._file is not None
-        os.fsync(self._file.fileno())
+        os.fsync(self._opened().fileno())
         self._partial.replace(self._path)
         return self._path
 
@@ -75,20 +71,20 @@ class Journal:
         self._partial.unlink(missing_ok=True)
 
     def _write(self, tree: dict[str, Any]) -> None:
-        if self._file is None:
-            self._open()
-        assert self._file is not None
-        self._file.write(json.dumps(tree).encode() + b"\n")
-        self._file.flush()
+        file = self._opened()
+        file.write(json.dumps(tree).encode() + b"\n")
+        file.flush()
 
-    def _open(self) -> None:
-        """Go on after the last whole line; a file of other episodes is begun anew."""
-        self._partial.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._partial.open("r+b" if self._whole_bytes else "wb")
-        self._file.truncate(self._whole_bytes)
-        self._file.seek(self._whole_bytes)
-        if not self._whole_bytes:
-            self._write({"key": self._key})
+    def _opened(self) -> IO[bytes]:
+        """The file after its last whole line; one of other episodes is begun anew."""
+        if self._file is None:
+            self._partial.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._partial.open("r+b" if self._whole_bytes else "wb")
+            self._file.truncate(self._whole_bytes)
+            self._file.seek(self._whole_bytes)
+            if not self._whole_bytes:
+                self._write({"key": self._key})
+        return self._file
 
 
 def place_of(job: Job) -> Place:
