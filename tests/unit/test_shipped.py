@@ -14,7 +14,6 @@ from vjepa2cli.cli import app
 from vjepa2cli.config import load, load_any
 from vjepa2cli.errors import DependencyError
 from vjepa2cli.models.weights import encoder_digest, load_encoder
-from vjepa2cli.planning.evaluation import evaluate
 from vjepa2cli.planning.model_card import open_world_model, read_state_space
 from vjepa2cli.settings import EvaluateConfig
 from vjepa2cli.simulation.offscreen import import_mujoco
@@ -72,8 +71,13 @@ def test_it_reaches_image_goals_in_the_simulator(tmp_path: Path) -> None:
     except DependencyError as error:
         pytest.skip(str(error))
     changes = ["tasks=[reach]", "episodes=3", "num_videos=0", "cem.samples=48", "cem.iterations=3"]
-    config = load("tabletop-evaluate", EvaluateConfig, overrides=changes)
-    report = read_report(evaluate("tabletop", tmp_path / "report.json", config=config), "evaluation")
+    out = tmp_path / "report.json"
+    app(
+        ["evaluate", "--model", "tabletop", "--out", str(out), *(part for change in changes for part in ("--set", change))],
+        standalone_mode=False,
+    )
+    report = read_report(out, "evaluation")
+    assert report["provenance"]["config"] == load("tabletop-evaluate", EvaluateConfig, overrides=changes).model_dump(mode="json")
     policies = report["results"][0]["policies"]
     assert policies["planner"]["success"]["successes"] == 3
     assert policies["planner"]["final_distance"]["mean"] < 0.25 * policies["random"]["final_distance"]["mean"]

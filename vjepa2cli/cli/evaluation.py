@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from vjepa2cli.cli import console
-from vjepa2cli.cli.sources import at_hand, own_or_shipped
+from vjepa2cli.cli.sources import SHIPPED, at_hand, own_or_shipped
 from vjepa2cli.cli.steps import (
     AcModel,
     Device,
@@ -14,7 +14,6 @@ from vjepa2cli.cli.steps import (
     Overrides,
     ReportOut,
     Workers,
-    config_option,
     emit_report,
     find_device,
     load_config,
@@ -25,7 +24,15 @@ from vjepa2cli.errors import ConfigError
 def evaluate(
     out: ReportOut,
     model: AcModel = None,
-    config: Annotated[str, config_option("evaluate")] = "tiny-evaluate",
+    config: Annotated[
+        str | None,
+        typer.Option(
+            "--config",
+            metavar="NAME|FILE",
+            help="A preset of evaluate (see `vjepa2 config list`) or a YAML file; else `tiny-evaluate`, and of the shipped "
+            "model `tabletop-evaluate`.",
+        ),
+    ] = None,
     overrides: Overrides = None,
     latents: Annotated[
         Path | None, typer.Option(help="Latents of the recordings: a clone of what was recorded plays beside the planner.")
@@ -46,7 +53,9 @@ def evaluate(
     """Play tasks from image goals in the simulated tabletop, closed loop, beside a random policy and an expert."""
     from vjepa2cli.settings import EvaluateConfig
 
-    settings = load_config(config, EvaluateConfig, overrides)
+    source = own_or_shipped(model)
+    preset = "tabletop-evaluate" if source == SHIPPED else "tiny-evaluate"
+    settings = load_config(config or preset, EvaluateConfig, overrides)
     from vjepa2cli.artifacts.latent_store import Shard
     from vjepa2cli.planning.evaluation import evaluate as run
 
@@ -55,7 +64,7 @@ def evaluate(
         raise ConfigError("--shard: an earlier report is played again by one job; leave out --shard or --replay")
     with console.step_output(out) as progress:
         path = run(
-            at_hand(own_or_shipped(model), progress),
+            at_hand(source, progress),
             out,
             config=settings,
             device=find_device(device),
