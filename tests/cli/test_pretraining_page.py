@@ -16,6 +16,9 @@ SMALL = {
     "pretrain": ["steps=2", "clip.crop=32", "encoder.embed_dim=24", "encoder.depth=1", "encoder.num_heads=2"],
     "probe": ["steps=2", "batch_size=4", "crop=32", "shots=4", "min_class_clips=1", "unseen=drop"],
     "report": [],
+    "precompute": ["crop=32"],
+    "posttrain": ["steps=2", "predictor.embed_dim=24", "predictor.depth=1", "predictor.num_heads=2"],
+    "evaluate": ["episodes=1", "shifts=[goal_light]", "reach.actions=1", "cem.samples=8", "cem.iterations=1"],
 }
 """What makes a command small without changing what it does."""
 PAGE = (REPOSITORY / "docs" / "pretraining.md").read_text(encoding="utf-8")
@@ -41,20 +44,27 @@ def test_the_launchers_on_the_page_train(noise_store: Path, tmp_path: Path) -> N
     assert "Pretraining" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_what_is_learnt_runs_from_collect_to_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vjepa2cli.artifacts.reports import read_report
+def _run_section(title: str) -> list[str]:
+    """Run the first commands of a section, made small, and return their steps in order."""
     from vjepa2cli.cli import app
 
-    monkeypatch.chdir(tmp_path)
-    section = PAGE[PAGE.index("## It learns\n") :].split("\n## ")[0]
+    section = PAGE[PAGE.index(f"## {title}\n") :].split("\n## ")[0]
     block = re.search(r"```bash\n(.*?)```", section, re.DOTALL)
     assert block is not None
     lines = [shlex.split(line) for line in block[1].replace("\\\n", "").splitlines()]
-    assert [line[:2] for line in lines] == [["vjepa2", step] for step in SMALL]
-    for _, *arguments in lines:
+    for program, *arguments in lines:
+        assert program == "vjepa2"
         small = [word for setting in SMALL[arguments[0]] for word in ("--set", setting)]
         # A run of two updates has one checkpoint, its last.
         app([*(re.sub(r"step_\d{8}", "step_00000002", word) for word in arguments), *small], standalone_mode=False)
+    return [line[1] for line in lines]
+
+
+def test_what_is_learnt_runs_from_collect_to_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vjepa2cli.artifacts.reports import read_report
+
+    monkeypatch.chdir(tmp_path)
+    assert _run_section("It learns") == ["collect", "ingest", "pretrain", "probe", "report"]
     names = [result["encoder"] for result in read_report(tmp_path / "learning-probe/report.json")["results"]]
     assert names[:3] == ["trained", "untrained", "pixels"]
     assert len(names) > 3
