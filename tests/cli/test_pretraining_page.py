@@ -71,6 +71,18 @@ def test_what_is_learnt_runs_from_collect_to_the_page(tmp_path: Path, monkeypatc
     assert 'id="probing"' in (tmp_path / "learning.html").read_text(encoding="utf-8")
 
 
+def test_what_pretraining_does_for_planning_runs_from_collect_to_the_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vjepa2cli.artifacts.reports import read_report
+
+    monkeypatch.chdir(tmp_path)
+    steps = _run_section("What it does for planning")
+    assert steps == ["collect", "ingest", "pretrain", *(3 * ["precompute", "posttrain", "evaluate"])]
+    for name in ("trained", "untrained", "pixels"):
+        assert read_report(tmp_path / f"{name}.json", "evaluation")["encoder"] == name
+
+
 def test_the_page_names_every_key_that_a_resumed_run_may_change_and_every_figure() -> None:
     import torch
 
