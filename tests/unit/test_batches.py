@@ -39,18 +39,6 @@ def test_a_static_clip_shows_each_frame_for_a_whole_tubelet() -> None:
     assert not torch.equal(clips[3:, :, 0::2], clips[3:, :, 1::2])
 
 
-def test_lights_are_functions_of_step_and_row_and_change_no_clip() -> None:
-    plain, lit = _batches(), _batches(lighting=0.5)
-    assert plain.lights(7, rows=range(6)) is None
-    whole, part = lit.lights(7, rows=range(6)), lit.lights(7, rows=range(4, 6))
-    assert whole is not None
-    assert part is not None
-    assert torch.equal(whole[4:], part)
-    assert len(whole.unique(dim=0)) == 6
-    assert not torch.equal(whole, lit.lights(8, rows=range(6)))
-    assert torch.equal(plain.batch(7, rows=range(6)), lit.batch(7, rows=range(6)))
-
-
 def test_a_stride_follows_time_and_is_never_zero() -> None:
     assert [stride_of(30.0, 4.0), stride_of(3.0, 4.0), stride_of(25.0, None)] == [8, 1, 1]
 

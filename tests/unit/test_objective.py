@@ -1,7 +1,6 @@
 """The pretraining loss: of several kinds of clips, families of masks and levels, and who learns from what."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor
 
 from vjepa2cli.config import validate
-from vjepa2cli.data.lighting import relight
 from vjepa2cli.data.mask_batches import MaskBatches
 from vjepa2cli.data.masking import MaskIds
 from vjepa2cli.errors import ConfigError
@@ -119,24 +117,6 @@ def test_kinds_and_families_weigh_as_stated() -> None:
     counts, sums = module.counts(inputs), module(inputs).double()
     (a, _, b, _), (c, _, d, _) = (sums / counts).nan_to_num().view(2, 4).tolist()
     assert module.mean_loss(inputs) == pytest.approx(0.25 * (a + b) / 2 + 0.75 * (4 * c + d) / 5)
-
-
-@torch.no_grad()
-def test_the_context_is_seen_in_its_own_light_and_the_targets_are_not() -> None:
-    config = _config(V2)
-    module, (plain,) = _module(config), _inputs(config)
-    lights = torch.tensor([[[0.6, 0.1, 0.0], [0.7, 0.1, 0.0], [0.8, 0.1, 0.0]]]).expand(2, 3, 3)
-    lit = replace(plain, lights=lights)
-    relit = MaskedClips(relight(plain.clips, lights), plain.families)
-    seen: list[Tensor] = []
-    hook = module.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    targets = module.target_encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    module([lit])
-    hook.remove(), targets.remove()
-    assert torch.equal(seen[0], plain.clips)
-    assert all(torch.equal(clips, relit.clips) for clips in seen[1:])
-    assert len(seen) == 1 + len(plain.families)
-    assert module.mean_loss([lit]) != pytest.approx(module.mean_loss([plain]), rel=1e-4)
 
 
 def test_the_gradient_of_parts_of_several_kinds_is_that_of_the_whole_batch() -> None:

@@ -10,7 +10,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vjepa2cli.data.lighting import draw_light
 from vjepa2cli.data.released_cuts import released_indices
 from vjepa2cli.data.transforms import augment_clip, frame_transform
 from vjepa2cli.errors import ArtifactError, InputError
@@ -18,8 +17,6 @@ from vjepa2cli.errors import ArtifactError, InputError
 Pixels = npt.NDArray[np.uint8]
 _MAX_SKIPPED = 100
 _CACHE_BYTES = 2 << 30
-_LIGHT = 1
-"""Lights have a stream of their own, so that clips are the same with and without them."""
 
 
 class ClipShape(Protocol):
@@ -52,10 +49,6 @@ class ClipShape(Protocol):
     @property
     def static_fraction(self) -> float:
         """Share of the clips whose tubelets hold one frame twice, as world models encode single frames."""
-
-    @property
-    def lighting(self) -> float:
-        """How far the light of what the context encoder sees may be off, as a share; 0 for the same light."""
 
 
 @dataclass(frozen=True)
@@ -172,13 +165,6 @@ class ClipBatches:
     def ids(self, step: int, *, rows: range) -> tuple[str, ...]:
         """Where the rows of a batch are cut from: `video first:last:stride`, in stored frames; where it varies, the largest."""
         return tuple(self._draw(step, row)[0].describe() for row in rows)
-
-    def lights(self, step: int, *, rows: range) -> Tensor | None:
-        """The light of each row of a batch for the context encoder, [len(rows), 3, 3]; None where it is that of the clip."""
-        if not self._shape.lighting:
-            return None
-        draws = [draw_light(np.random.default_rng([self._seed, step, row, _LIGHT]), self._shape.lighting) for row in rows]
-        return torch.stack(draws)
 
     def _draw(self, step: int, row: int) -> tuple["_Cut", np.random.Generator]:
         """Where a row is cut from, and the generator that goes on to augment it."""

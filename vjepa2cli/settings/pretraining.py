@@ -35,11 +35,7 @@ class PredictorConfig(Section):
 
 
 class ClipConfig(Section):
-    """How clips are cut and augmented; `media` says from what, and a clip of one frame is an image to V-JEPA 2.1.
-
-    `lighting` is how far the light of what the context encoder sees may be off that of what the target encoder sees: a share of
-    its brightness, with tint and direction.
-    """
+    """How clips are cut and augmented; `media` says from what, and a clip of one frame is an image to V-JEPA 2.1."""
 
     media: Literal["any", "video", "image"] = "any"
     num_frames: Count = 16
@@ -49,7 +45,6 @@ class ClipConfig(Section):
     aspect_ratio: Range = (0.75, 1.35)
     horizontal_flip: Fraction = 0.5
     static_fraction: Fraction = 0.0
-    lighting: Fraction = 0.0
 
 
 class MaskConfig(Section):

@@ -78,7 +78,6 @@ class _Made:
     rows: range
     clips: Tensor
     drawn: _Drawn
-    lights: Tensor | None
     ids: dict[int, str]
     skipped: list[str] | None
 
@@ -89,13 +88,10 @@ class _Made:
     def parts(self, device: torch.device) -> list[MaskedClips]:
         """A part for each draw of masks, on the device."""
         clips, first = self.clips.to(device, non_blocking=True), self.rows.start
-        lights = None if self.lights is None else self.lights.to(device, non_blocking=True)
-        parts = []
-        for rows, families in self.drawn:
-            own = slice(rows.start - first, rows.stop - first)
-            masks = masks_on(families, device)
-            parts.append(MaskedClips(clips[own], masks, self.group.index, None if lights is None else lights[own]))
-        return parts
+        return [
+            MaskedClips(clips[rows.start - first : rows.stop - first], masks_on(families, device), self.group.index)
+            for rows, families in self.drawn
+        ]
 
 
 class ClipGroups:
@@ -136,8 +132,7 @@ class ClipGroups:
         for group in self._groups:
             own, drawn = group.rows(rows), _Drawn()
             clips = group.clips.empty(len(own), pinned=pinned)
-            lights = group.clips.lights(step, rows=own)
-            made.append(_Made(group, own, clips, drawn, lights, {}, [] if self._skips else None))
+            made.append(_Made(group, own, clips, drawn, {}, [] if self._skips else None))
             tasks.append(partial(_draw, group.masks, step, own, drawn))
             tasks += [partial(made[-1].fill, step, row) for row in own]
         return made, tasks

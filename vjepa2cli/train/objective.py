@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vjepa2cli.data.lighting import relight
 from vjepa2cli.data.masking import MaskIds
 from vjepa2cli.models.encoder import Encoder
 from vjepa2cli.models.encoder_v21 import EncoderV21
@@ -40,15 +39,11 @@ class FamilyLoss:
 
 @dataclass(frozen=True)
 class MaskedClips:
-    """Clips of one kind, [B, 3, F, Y, X], and a draw of masks for them: ids for each family of the kind.
-
-    `lights` [B, 3, 3] are those in which the context encoder sees the clips, if not in their own.
-    """
+    """Clips of one kind, [B, 3, F, Y, X], and a draw of masks for them: ids for each family of the kind."""
 
     clips: Tensor
     families: Sequence[MaskIds]
     group: int = 0
-    lights: Tensor | None = None
 
 
 def family_losses(config: PretrainConfig, *, context_share: float = 1.0) -> tuple[tuple[FamilyLoss, ...], ...]:
@@ -112,9 +107,8 @@ class PretrainModule(LossModule):
         for part in inputs:
             with autocast(self._precision, part.clips.device):
                 target = self.target_features(part.clips)
-                seen = part.clips if part.lights is None else relight(part.clips, part.lights)
                 for slot, ids, family in zip(self._slots(part.group), part.families, self._losses[part.group], strict=True):
-                    on_targets, on_context = self._errors(seen, target, ids, family)
+                    on_targets, on_context = self._errors(part.clips, target, ids, family)
                     sums[slot] = sums[slot] + on_targets
                     sums[slot + 1] = sums[slot + 1] + on_context
         return torch.stack(sums)
