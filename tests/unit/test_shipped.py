@@ -11,6 +11,7 @@ import pytest
 from vjepa2cli import registry
 from vjepa2cli.artifacts.reports import read_report
 from vjepa2cli.cli import app
+from vjepa2cli.cli.sources import is_shipped
 from vjepa2cli.config import load, load_any
 from vjepa2cli.errors import DependencyError
 from vjepa2cli.models.weights import encoder_digest, load_encoder
@@ -41,8 +42,10 @@ def test_shipped_weights_are_small() -> None:
 def test_a_path_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert registry.in_place("tabletop") == registry.SHIPPED["tabletop"].path
+    assert is_shipped("tabletop")
     (tmp_path / "tabletop").mkdir()
     assert registry.in_place("tabletop") == "tabletop"
+    assert not is_shipped("tabletop")
 
 
 def test_the_example_runs_offline_where_nothing_has_been_trained(

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from vjepa2cli.cli import console
-from vjepa2cli.cli.sources import SHIPPED, at_hand, own_or_shipped
+from vjepa2cli.cli.sources import at_hand, is_shipped, own_or_shipped
 from vjepa2cli.cli.steps import (
     AcModel,
     Device,
@@ -14,6 +14,7 @@ from vjepa2cli.cli.steps import (
     Overrides,
     ReportOut,
     Workers,
+    config_option,
     emit_report,
     find_device,
     load_config,
@@ -26,12 +27,7 @@ def evaluate(
     model: AcModel = None,
     config: Annotated[
         str | None,
-        typer.Option(
-            "--config",
-            metavar="NAME|FILE",
-            help="A preset of evaluate (see `vjepa2 config list`) or a YAML file; else `tiny-evaluate`, and of the shipped "
-            "model `tabletop-evaluate`.",
-        ),
+        config_option("evaluate", otherwise="; else `tiny-evaluate`, and for the shipped model `tabletop-evaluate`"),
     ] = None,
     overrides: Overrides = None,
     latents: Annotated[
@@ -54,7 +50,7 @@ def evaluate(
     from vjepa2cli.settings import EvaluateConfig
 
     source = own_or_shipped(model)
-    preset = "tabletop-evaluate" if source == SHIPPED else "tiny-evaluate"
+    preset = "tabletop-evaluate" if is_shipped(source) else "tiny-evaluate"
     settings = load_config(config or preset, EvaluateConfig, overrides)
     from vjepa2cli.artifacts.latent_store import Shard
     from vjepa2cli.planning.evaluation import evaluate as run

@@ -13,15 +13,20 @@ _BARE_SUFFIXES = (".pt", ".pth", ".safetensors")
 
 TRAINED = "results/posttrain/trained"
 """Where the default run leaves its world model."""
-SHIPPED = "tabletop"
+_SHIPPED = "tabletop"
 
 
 def own_or_shipped(model: str | None) -> str:
     """The world model that is named; of none that of the default run, or before there is one the shipped one, which is told."""
     if model is not None or Path(TRAINED).exists():
         return model or TRAINED
-    _tell(f"{TRAINED} is not here; taking the world model that is shipped, --model {SHIPPED}: the simulated arm's")
-    return SHIPPED
+    _tell(f"{TRAINED} is not here; taking the world model that is shipped, --model {_SHIPPED}: the simulated arm's")
+    return _SHIPPED
+
+
+def is_shipped(model: str) -> bool:
+    """Whether a name means the shipped world model; a path of that name is somebody's own."""
+    return model == _SHIPPED and not Path(model).exists()
 
 
 def at_hand(source: str, progress: Progress) -> str:

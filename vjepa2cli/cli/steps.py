@@ -47,9 +47,10 @@ AcModel = Annotated[
 ]
 
 
-def config_option(step: str) -> Any:
-    """The option --config of a step."""
-    return typer.Option("--config", metavar="NAME|FILE", help=f"A preset of {step} (see `vjepa2 config list`) or a YAML file.")
+def config_option(step: str, *, otherwise: str = "") -> Any:
+    """The option --config of a step; `otherwise` says what holds without it, where that is not one preset."""
+    told = f"A preset of {step} (see `vjepa2 config list`) or a YAML file{otherwise}."
+    return typer.Option("--config", metavar="NAME|FILE", help=told)
 
 
 def load_config(source: str, root: "type[_Config]", overrides: list[str] | None) -> "_Config":
