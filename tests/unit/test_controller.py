@@ -59,6 +59,28 @@ def test_controller_finds_the_action_that_makes_the_goal(horizon: int):
     assert result.energies[-1].best < 1e-4
 
 
+def test_a_running_cost_asks_to_be_there_early():
+    change = torch.tensor([0.03, -0.02, 0.05, 0, 0, 0, 0])
+    first = [
+        Controller(PoseWorld(), CEM.model_copy(update={"horizon": 3, "iterations": 25, "running_cost": weight}))  # type: ignore[arg-type]
+        .plan_latent(latent(STATE), torch.tensor(STATE), latent(moved(*change.tolist())), generator=generator_for(0))
+        .actions[0]
+        for weight in (0.0, 1.0)
+    ]
+    assert (first[0] - change).abs().max() > 0.01
+    assert torch.allclose(first[1], change, rtol=0, atol=1e-3)
+
+
+def test_a_running_cost_is_the_mean_of_the_steps_before_the_last():
+    goal, actions = latent(moved(0, 0, 0, 0, 0, 0, 0)), torch.zeros(1, 3, 7)
+    actions[0, :, 0] = torch.tensor([0.02, 0.03, 0.04])
+    for weight in (0.0, 0.5):
+        controller = Controller(PoseWorld(), CEM.model_copy(update={"running_cost": weight}))  # type: ignore[arg-type]
+        energy = controller.energy(latent(STATE), torch.tensor(STATE), goal, actions)
+        # 9 cm off in the end, and 2 and 5 cm on the way, on one axis of seven.
+        assert energy[0].item() == pytest.approx((0.09 + weight * 0.035) / 7, abs=1e-6)
+
+
 def test_gripper_is_planned_or_held():
     goal, state = latent(moved(0, 0, 0, 0, 0, 0, 0.4)), torch.tensor(STATE)
     for wanted, expected in ((True, 0.4), (False, 0.0)):

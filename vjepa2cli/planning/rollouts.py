@@ -60,12 +60,20 @@ class Rollouts:
         past: FrameCache | None = None,
         deadline: Deadline | None = None,
     ) -> Tensor:
-        """Mean |z_H - goal| [S] of action sequences [S, H, A]; infinite for those that a `deadline` leaves no time for."""
+        """Mean |z_H - goal| [S] of action sequences [S, H, A], and `running_cost` times the mean of the same at steps before H.
+
+        Infinite for those that a `deadline` leaves no time for.
+        """
         energies = torch.full((len(actions),), torch.inf, device=latent.device)
         weights = goal_weights(latent, goal, self._config.goal_weight) if self._config.goal_weight else None
         for part in self._parts(latent, actions, deadline):
-            distances = (self._roll(latent, state, actions[part], past)[:, -1] - goal.float()).abs()
-            energies[part] = distances.mean((1, 2)) if weights is None else distances.mean(2) @ weights
+            predicted = self._roll(latent, state, actions[part], past)
+            steps = predicted if self._config.running_cost else predicted[:, -1:]
+            distances = (steps - goal.float()).abs()
+            of_steps = distances.mean((2, 3)) if weights is None else distances.mean(3) @ weights
+            energies[part] = of_steps[:, -1]
+            if of_steps.shape[1] > 1:
+                energies[part] += self._config.running_cost * of_steps[:, :-1].mean(1)
         return energies
 
     def warm_up(self, latent: Tensor, state: Tensor, *, horizon: int, past: FrameCache | None = None) -> None:

@@ -26,8 +26,9 @@ class CemConfig(Section):
     significance. `returns: best` answers the best sample instead of the mean. `noise_colour` b makes the noise of successive
     steps alike, with a spectrum of 1 / frequency^b. `warm_start` begins at the plan before, moved on by one step. `agreement`
     ends the search once the elites' standard deviation is below that share of the first one. With `goal_weight` w a token of the
-    energy counts 1 + w d, where d is how far it is from the goal's at present, in units of the mean. Where `gripper_snaps`, a
-    gripper that the plan moves beyond the dead zone moves as far as its bound lets it, as one that only opens and closes.
+    energy counts 1 + w d, where d is how far it is from the goal's at present, in units of the mean. With `running_cost` w the
+    mean energy of the steps before the last counts w times as well. Where `gripper_snaps`, a gripper that the plan moves beyond
+    the dead zone moves as far as its bound lets it, as one that only opens and closes.
 
     `context_frames` are seen by the model, the current one included. `max_memory_gib` bounds what is predicted at once; null
     stands for 1 on a CPU and for half of a CUDA device.
@@ -62,6 +63,7 @@ class CemConfig(Section):
     warm_start: bool = False
     agreement: Fraction = 0.0
     goal_weight: NotNegative = 0.0
+    running_cost: NotNegative = 0.0
     context_frames: Count = 1
     precision: Literal["fp32", "bf16"] = "fp32"
     max_memory_gib: Positive | None = None
