@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import pytest
 import torch
 
 from vjepa2cli.artifacts.reports import read_report
+from vjepa2cli.artifacts.video_store import VideoStore
 from vjepa2cli.config import validate
 from vjepa2cli.data.video import write_video
-from vjepa2cli.errors import TrainingError
+from vjepa2cli.errors import ArtifactError, TrainingError
 from vjepa2cli.ingestion import ingest
 from vjepa2cli.settings import HealthConfig, IngestConfig, PretrainConfig
 from vjepa2cli.train.engine import Engine
@@ -229,9 +231,30 @@ def test_the_figures_tell_one_direction_from_many() -> None:
     assert (found["teacher_student_cosine"], collapsed["teacher_student_cosine"]) == pytest.approx((1.0, -1.0))
 
 
+@pytest.mark.parametrize("split", ["val", "train"])
+def test_an_evaluation_goes_without_what_cannot_be_read_and_says_so(
+    blocks: Path, tmp_path: Path, split: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Path(shutil.copytree(blocks, tmp_path / "v.zarr"))
+    harmed = next(entry.key for entry in VideoStore.open(store).entries if entry.split == split)
+    shard = store / "videos" / harmed / "frames" / "c" / "0" / "0" / "0" / "0"
+    shard.write_bytes(bytes(len(shard.read_bytes())))
+    with pytest.raises(ArtifactError, match=f"{harmed}/frames cannot be read"):
+        pretrain(store, tmp_path / "stopped", config=config(steps=0), device="cpu")
+    report = read_report(pretrain(store, tmp_path / "run", config=config(steps=2, unreadable="skip"), device="cpu", threads=0))
+    looks = report["evaluations"]
+    assert [(row["step"], row["unreadable"], row["probe_accuracy"]) for row in looks] == [
+        (step, 2.0 if split == "val" else 1.0, 1.0)  # a validation video is a clip of the evaluation and a window of the probe
+        for step in (0, 2)
+    ]
+    assert len([line for line in caplog.messages if "the evaluation goes without" in line and harmed in line]) == 1
+
+
 def test_the_online_probe_reads_labels_off_features_that_hold_them(blocks: Path, tmp_path: Path) -> None:
-    pretrain(blocks, tmp_path / "labelled", config=config(steps=0), device="cpu")
-    assert rows_of(tmp_path / "labelled")[0]["eval"]["probe_accuracy"] == 1.0
+    looked = config(steps=6, evaluate_every=3, ema={"start": 0.5, "end": 0.5})
+    looks = read_report(pretrain(blocks, tmp_path / "labelled", config=looked, device="cpu"))["evaluations"]
+    assert [(row["step"], row["probe_accuracy"]) for row in looks] == [(0, 1.0), (3, 1.0), (6, 1.0)]
+    assert len({row["loss"] for row in looks}) == 3  # of an encoder that learns meanwhile
     generator = torch.Generator().manual_seed(0)
     features, labels = torch.randn(300, 8, generator=generator), torch.randint(0, 3, (300,), generator=generator)
     assert ridge_accuracy(features[:200], labels[:200], features[200:], labels[200:]) < 0.45

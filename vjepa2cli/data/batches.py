@@ -222,12 +222,32 @@ class _Cut:
         return f"{self.source.key} {self.indices[0]}:{self.indices[-1]}:{stride}"
 
 
-def fixed_clips(sources: Sequence[ClipSource], read: ReadFrames, *, shape: ClipShape, count: int) -> Tensor:
-    """The middles of `count` evenly spread videos, always the same: float32 [count, 3, F, crop, crop]."""
-    chosen = [sources[index * len(sources) // count] for index in range(count)]
+def fixed_clips(
+    sources: Sequence[ClipSource], read: ReadFrames, *, shape: ClipShape, count: int, skipped: list[str] | None = None
+) -> Tensor:
+    """The middles of `count` evenly spread videos, always the same: float32 [count, 3, F, crop, crop].
+
+    In place of a video that cannot be read comes the next that can, and the reason is added to `skipped`; without that, and where
+    there is no other, raises ArtifactError.
+    """
+    unreadable: dict[str, ArtifactError] = {}
     clips = []
-    for source in chosen:
-        start = (_num_starts(source, num_frames=shape.num_frames, fps=shape.fps) - 1) // 2
-        indices = clip_indices(source, start, num_frames=shape.num_frames, fps=shape.fps)
-        clips.append(torch.as_tensor(frame_transform(read(source, indices), crop=shape.crop)).transpose(0, 1))
+    for first in (index * len(sources) // count for index in range(count)):
+        for source in (*sources[first:], *sources[:first]):
+            if source.key in unreadable:
+                continue
+            try:
+                clips.append(_middle(source, read, shape))
+                break
+            except ArtifactError as error:
+                unreadable[source.key] = error
+                if skipped is None or len(unreadable) == len(sources):
+                    raise
+                skipped.append(str(error))
     return torch.stack(clips)
+
+
+def _middle(source: ClipSource, read: ReadFrames, shape: ClipShape) -> Tensor:
+    start = (_num_starts(source, num_frames=shape.num_frames, fps=shape.fps) - 1) // 2
+    indices = clip_indices(source, start, num_frames=shape.num_frames, fps=shape.fps)
+    return torch.as_tensor(frame_transform(read(source, indices), crop=shape.crop)).transpose(0, 1)

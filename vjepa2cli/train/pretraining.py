@@ -3,6 +3,7 @@
 Source: Assran et al. 2025 (arXiv:2506.09985), section 2; app/vjepa/train.py of facebookresearch/vjepa2.
 """
 
+import logging
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,8 @@ from vjepa2cli.train.process_group import ProcessGroup, choose_device
 from vjepa2cli.train.run_directory import RunDirectory
 from vjepa2cli.train.schedules import context_loss_share, ema_momentum
 
+_LOG = logging.getLogger(__name__)
+
 _EVALUATION_CLIPS, _EVALUATION_BYTES = 32, 1 << 30
 """How many clips tell how a run goes; of long and large ones as many as fit, but a batch of them."""
 _EVALUATION_BATCH = 8
@@ -59,7 +62,10 @@ class PretrainTask:
         self._probe = OnlineProbe.of(store, windows=config.probe_windows, shape=config.clip)
         size = 4 * 3 * config.clip.num_frames * config.clip.crop**2
         count = max(_EVALUATION_BATCH, min(_EVALUATION_CLIPS, _EVALUATION_BYTES // size))
-        self._evaluation = fixed_clips(held_out, reader(store), shape=config.clip, count=count)
+        self._unreadable: list[str] = []
+        self._told: set[str] = set()
+        skipped = self._unreadable if config.unreadable == "skip" else None
+        self._evaluation = fixed_clips(held_out, reader(store), shape=config.clip, count=count, skipped=skipped)
 
     def begin_from(self, source: str) -> Initial:
         """Begin with the weights of a model, or with what went into the newest checkpoint of a run, which is still to be loaded.
@@ -98,7 +104,10 @@ class PretrainTask:
 
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, float]:
-        """Loss under fixed masks, and what tells of collapse, on fixed held-out clips; `step` plays no part."""
+        """Loss under fixed masks, and what tells of collapse, on fixed held-out clips; `step` plays no part.
+
+        `unreadable` counts those that could not be read and were replaced, and the probe's, which were left out.
+        """
         losses: list[float] = []
         teacher: list[Tensor] = []
         student: list[Tensor] = []
@@ -115,9 +124,20 @@ class PretrainTask:
                 kept.append(at_most(_EVALUATION_TOKENS, features[..., -self.module.encoder.spec.embed_dim :]))
         share = sum(family.weight for family in self._losses[0])  # of the loss that clips of the first kind make up
         figures = feature_figures(torch.cat(teacher), torch.cat(student))
+        return {"loss": sum(losses) / len(self._evaluation) / share} | figures | self._look_at_classes()
+
+    def _look_at_classes(self) -> dict[str, float]:
+        """The online probe's figure, where there is one, and how many clips of the evaluation could not be read, where any."""
+        unreadable, figures = list(self._unreadable), dict[str, float]()
         if self._probe is not None:
-            figures["probe_accuracy"] = self._probe.accuracy(self._teacher_features, device=self._device)
-        return {"loss": sum(losses) / len(self._evaluation) / share} | figures
+            skipped = unreadable if self._config.unreadable == "skip" else None
+            accuracy = self._probe.accuracy(self._teacher_features, device=self._device, skipped=skipped)
+            if accuracy is not None:
+                figures["probe_accuracy"] = accuracy
+        for reason in sorted(set(unreadable) - self._told):
+            _LOG.warning("the evaluation goes without a clip: %s", reason)
+        self._told |= set(unreadable)
+        return figures | ({"unreadable": float(len(unreadable))} if unreadable else {})
 
     def _teacher_features(self, clips: Tensor) -> Tensor:
         with autocast(self._config.precision, self._device):
