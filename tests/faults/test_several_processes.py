@@ -70,6 +70,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory, noise_store: Path, noise_late
     several += [pretrain("2-killed", **last), pretrain("1-then-2", zero_stage=1), posttrain[1]]
     several += [pretrain("odd", batch_size=3) | {"refused": "does not divide over 2 processes"}]
     several += [pretrain("probe") | {"config": {"step": "probe"}, "refused": "probe runs on one process, and 2 were launched"}]
+    ruinous: dict[str, Any] = {"optimizer": {"lr": 1e30}, "steps": 4, "checkpoint_every": 4, "evaluate_every": 1}
+    back: dict[str, Any] = {"health": {"on_fault": "roll_back", "max_rollbacks": 1}}
+    several += [pretrain("ruined", **ruinous) | {"refused": "step 1: the evaluation found no finite loss"}]
+    several += [pretrain("ruined-twice", zero_stage=2, **ruinous, **back) | {"refused": "1 of them did not help"}]
     run(folder, "several", several, processes=2)
     shutil.copytree(folder / "2-then-1", folder / "2-then-1-as-it-was")
     run(folder, "alone-again", [pretrain("2-then-1", zero_stage=2)], processes=1)
@@ -110,6 +114,13 @@ def test_what_does_not_fit_two_processes_is_refused_before_anything_is_made(runs
     """The plan itself holds what the errors say."""
     assert not (runs / "odd").exists()
     assert not (runs / "probe").exists()
+
+
+def test_all_processes_learn_what_the_leader_alone_found_and_act_together(runs: Path) -> None:
+    """That each of them raised the same error, and went back before, the plan itself says."""
+    assert json.loads((runs / "ruined" / "faults" / "step_00000001.json").read_text())["figures"]["rank"] == "nan"
+    rows = [json.loads(line) for line in (runs / "ruined-twice" / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["rollback"]["from"], row["rollback"]["to"]) for row in rows if "rollback" in row] == [(1, 0)]
 
 
 def test_one_process_goes_on_where_two_stood(runs: Path) -> None:

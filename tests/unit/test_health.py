@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,11 @@ from vjepa2cli.artifacts.reports import read_report
 from vjepa2cli.artifacts.video_store import VideoStore
 from vjepa2cli.config import validate
 from vjepa2cli.data.video import write_video
-from vjepa2cli.errors import ArtifactError, TrainingError
+from vjepa2cli.errors import ArtifactError, StoppedError, TrainingError
 from vjepa2cli.ingestion import ingest
 from vjepa2cli.settings import HealthConfig, IngestConfig, PretrainConfig
 from vjepa2cli.train.engine import Engine
-from vjepa2cli.train.health import Watch, feature_figures
+from vjepa2cli.train.health import Watch, feature_figures, not_finite
 from vjepa2cli.train.losses import LossModule, Term
 from vjepa2cli.train.online_probe import ridge_accuracy
 from vjepa2cli.train.pretraining import PretrainTask, pretrain
@@ -96,7 +98,8 @@ def test_a_poisoned_batch_stops_the_run_names_its_clips_and_leaves_the_checkpoin
     blocks: Path, tmp_path: Path, poisoned: Callable[..., None]
 ) -> None:
     poisoned(13)
-    with pytest.raises(TrainingError, match=r"step 13: the loss is nan; its batch is listed in .*last checkpoint is untouched"):
+    told = r"step 13: the loss is nan; its batch is listed in .*; the last good checkpoint is .*step_00000008"
+    with pytest.raises(TrainingError, match=told):
         pretrain(blocks, tmp_path, config=config(), device="cpu")
     fault = json.loads((tmp_path / "faults" / "step_00000013.json").read_text())
     assert (fault["step"], fault["checkpoint"], len(fault["batch"])) == (13, 8, 4)
@@ -161,15 +164,21 @@ def test_going_back_ends_where_it_does_not_help(blocks: Path, tmp_path: Path, po
 def test_without_momentum_the_features_collapse_and_the_run_says_so(blocks: Path, tmp_path: Path) -> None:
     fast: dict[str, Any] = {"optimizer": {"lr": 0.03}, "steps": 10, "checkpoint_every": 5, "health": {"min_rank_share": 0.2}}
     pretrain(blocks, tmp_path / "slow", config=config(**fast, ema={"start": 0.999, "end": 0.999}), device="cpu")
-    with pytest.raises(TrainingError, match=r"step 10: the features have collapsed: their rank is 1\..*raise ema\.start"):
+    with pytest.raises(TrainingError, match=r"step 5: the features have collapsed: their rank is 1\..*raise ema\.start"):
         pretrain(blocks, tmp_path / "none", config=config(**fast, ema={"start": 0.0, "end": 0.0}), device="cpu")
-    assert [path.name for path in (tmp_path / "none" / "checkpoints").iterdir()] == ["step_00000005"]
+    assert list((tmp_path / "none" / "checkpoints").iterdir()) == []  # though no evaluation is due at step 5
 
 
-def test_a_rate_that_grows_too_far_is_noticed_by_the_jump_of_the_loss(blocks: Path, tmp_path: Path) -> None:
-    growing = {"optimizer": {"lr": 1000.0}, "schedule": {"warmup_steps": 1000}}
-    with pytest.raises(TrainingError, match=r"the loss jumped to .* the median of the last \d+ steps is .*lower optimizer\.lr"):
+@pytest.mark.parametrize(("checkpoint_every", "first"), [(24, "step 17: the"), (8, "step 16: after the update the")])
+def test_a_rate_that_grows_too_far_is_noticed_by_the_jump_of_the_loss_and_before_a_checkpoint(
+    blocks: Path, tmp_path: Path, checkpoint_every: int, first: str
+) -> None:
+    growing = {"optimizer": {"lr": 1000.0}, "schedule": {"warmup_steps": 1000}, "checkpoint_every": checkpoint_every}
+    jump = r" loss .*jumped to .* the median of the last \d+ steps is .*lower optimizer\.lr"
+    with pytest.raises(TrainingError, match=first + jump):
         pretrain(blocks, tmp_path, config=config(**growing), device="cpu")
+    kept = [path.name for path in (tmp_path / "checkpoints").iterdir()]
+    assert kept == (["step_00000008"] if checkpoint_every == 8 else [])
 
 
 def test_a_jump_is_one_against_what_the_steps_before_it_were() -> None:
@@ -181,6 +190,76 @@ def test_a_jump_is_one_against_what_the_steps_before_it_were() -> None:
     resumed.restore(**watch.state())  # type: ignore[arg-type]
     assert resumed.state() == watch.state()
     assert resumed.fault_of_loss(2.3) == watch.fault_of_loss(2.3)
+
+
+RUINOUS: dict[str, Any] = {"optimizer": {"lr": 1e30}, "steps": 4, "checkpoint_every": 4}
+"""Its first update leaves parameters that are finite, and networks that are not."""
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_figures_of_features_that_are_not_finite_are_a_fault_and_no_measure_for_others(value: float) -> None:
+    tokens = torch.randn(4, 5, 16, generator=torch.Generator().manual_seed(0))
+    sound = feature_figures(tokens, tokens)
+    tokens[0, 0, 0] = value
+    broken = feature_figures(tokens, tokens)
+    assert {"rank", "spread", "std"} < set(not_finite(broken))
+    watch = Watch(HealthConfig())
+    assert "no finite rank" in str(watch.fault_of_figures(broken))
+    assert "no finite loss" in str(watch.fault_of_figures(sound | {"loss": value}))
+    assert watch.state()["first"] == {}
+    assert watch.fault_of_figures(sound) is None
+    assert watch.state()["first"] == sound
+
+
+def test_an_evaluation_that_is_not_finite_stops_the_run_in_one_line(blocks: Path, tmp_path: Path) -> None:
+    looked = config(**RUINOUS, evaluate_every=1)
+    with pytest.raises(TrainingError, match=r"step 1: the evaluation found no finite loss, rank.*lower optimizer\.lr"):
+        pretrain(blocks, tmp_path, config=looked, device="cpu")
+    fault = json.loads((tmp_path / "faults" / "step_00000001.json").read_text())
+    assert (fault["step"], fault["figures"]["rank"]) == (1, "nan")
+    assert [row["step"] for row in rows_of(tmp_path) if "eval" in row] == [0]
+
+
+def test_going_back_from_an_evaluation_that_is_not_finite_lowers_the_rate(blocks: Path, tmp_path: Path) -> None:
+    told = config(**RUINOUS, evaluate_every=1, health={"on_fault": "roll_back", "rate_factor": 1e-33})
+    report = read_report(pretrain(blocks, tmp_path, config=told, device="cpu"))
+    assert [(rollback["from"], rollback["to"], rollback["left_out"]) for rollback in report["rollbacks"]] == [(1, 0, None)]
+    assert [row["step"] for row in rows_of(tmp_path) if "loss" in row] == [1, 2, 3, 4]
+    assert not any(not_finite({**row, "step": 0}) for row in report["evaluations"])
+
+
+@pytest.mark.parametrize("on_fault", ["stop", "roll_back"])
+def test_the_state_that_a_ruinous_update_led_to_is_never_a_checkpoint(blocks: Path, tmp_path: Path, on_fault: str) -> None:
+    ruined = config(**RUINOUS | {"checkpoint_every": 1}, health={"on_fault": on_fault, "max_rollbacks": 0})
+    with pytest.raises(TrainingError, match=r"step 1: after the update the loss of its batch is nan; its batch is listed"):
+        pretrain(blocks, tmp_path, config=ruined, device="cpu")
+    kept = [path.name for path in (tmp_path / "checkpoints").iterdir()]
+    assert kept == ([] if on_fault == "stop" else ["step_00000000"])
+
+
+class StoppedAfter(KilledAfter):
+    """A Progress that asks the run to end once so many steps are done."""
+
+    def advance(self, count: int = 1, *, fields: dict[str, float] | None = None) -> None:
+        self._left -= count
+        if self._left == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_what_a_signal_left_no_time_to_look_at_is_looked_at_before_it_is_gone_on_from(
+    blocks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan: dict[str, Any] = {"steps": 9, "checkpoint_every": 4, "evaluate_every": 9}
+    with pytest.raises(StoppedError):
+        pretrain(blocks, tmp_path, config=config(**plan), device="cpu", progress=StoppedAfter(6))
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step_00000004", "step_00000007"]
+    evaluate = PretrainTask.evaluate
+    monkeypatch.setattr(PretrainTask, "evaluate", lambda task, step: evaluate(task, step) | ({"rank": 0.1} if step == 7 else {}))
+    told = config(**plan, **ROLL_BACK)
+    report = read_report(pretrain(blocks, tmp_path, config=told, device="cpu"))
+    assert [(rollback["from"], rollback["to"], rollback["rate_factor"]) for rollback in report["rollbacks"]] == [(7, 4, 0.5)]
+    assert (tmp_path / "faults" / "step_00000007" / "module.pt").is_file()
+    assert [row["step"] for row in rows_of(tmp_path) if "loss" in row] == list(range(1, 10))
 
 
 class Root(LossModule):

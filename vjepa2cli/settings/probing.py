@@ -1,6 +1,6 @@
 """What `probe` sets: how clips are cut, the shape of the heads, which of them are trained, and how the result is judged."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -69,6 +69,9 @@ class ProbeConfig(TrainingConfig):
     so is one of which training has none (`unseen`) and a file that is not there (`missing`), or they are dropped and counted.
     `shots` labels that many training clips of each class, drawn by the seed from as many videos as there are, and no others.
     """
+
+    WATCHED: ClassVar[bool] = False
+    """A head that diverges is left out by itself, and the others know nothing of it."""
 
     step: Literal["probe"] = "probe"
     health: HealthConfig = HealthConfig(spike_factor=1000.0)

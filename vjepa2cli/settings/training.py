@@ -30,9 +30,9 @@ class ScheduleConfig(Section):
 class HealthConfig(Section):
     """What counts as a fault, and what follows.
 
-    A loss or gradient that is not finite always does; so does a loss above `spike_factor` times the median of the last steps,
-    and an evaluation whose rank or spread is below its share of what it was before the first step. `roll_back` goes on from the
-    last good checkpoint with `rate_factor` times the learning rate, without the batch that failed.
+    A loss, a gradient or an evaluation that is not finite always does; so does a loss above `spike_factor` times the median of
+    the last steps, and an evaluation whose rank or spread is below its share of what it was before the first step. `roll_back`
+    goes on from the last good checkpoint with `rate_factor` times the learning rate, without the batch that failed.
     """
 
     on_fault: Literal["stop", "roll_back"] = "stop"
@@ -55,6 +55,8 @@ class TrainingConfig(StepConfig):
         "health",
     )
     """How a machine does the work and what follows a fault, not what is learnt: a resumed run may change these."""
+    WATCHED: ClassVar[bool] = True
+    """Whether a state is evaluated before each checkpoint, so that none is kept of one that is ruined or has collapsed."""
 
     seed: Seed = 0
     steps: Annotated[int, Field(ge=0)] = 100

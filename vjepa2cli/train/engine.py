@@ -94,6 +94,12 @@ class Engine:
         sums: Tensor = self._engine(inputs)
         return sums
 
+    @torch.no_grad()
+    def sums_alone(self, inputs: Any) -> Tensor:
+        """The same sums, of which nothing will be learnt."""
+        sums: Tensor = self._module(inputs)
+        return sums
+
     def backward(self, loss: Tensor, *, last: bool) -> None:
         """Backward pass of one part's share in the whole batch's loss; with the `last` part the gradient is whole."""
         self._engine.set_gradient_accumulation_boundary(last)

@@ -17,9 +17,11 @@ _HISTORY, _ENOUGH = 64, 16
 def effective_rank(features: Tensor) -> float:
     """RankMe of features [M, D]: the exponential of the entropy of the normalised singular values, between 1 and min(M, D).
 
-    Source: Garrido et al. 2023 (arXiv:2210.02885).
+    NaN where the features are not finite. Source: Garrido et al. 2023 (arXiv:2210.02885).
     """
     features = features.double()
+    if not bool(features.isfinite().all()):  # which the eigenvalues would answer with an error of LAPACK
+        return math.nan
     gram = features.T @ features if len(features) > features.shape[1] else features @ features.T
     squares = torch.linalg.eigvalsh(gram)
     squares = torch.where(squares > squares[-1] * len(gram) * torch.finfo(torch.float64).eps, squares, 0.0)
@@ -71,6 +73,11 @@ def feature_figures(teacher: Tensor, student: Tensor) -> dict[str, float]:
     }
 
 
+def not_finite(figures: Mapping[str, float]) -> list[str]:
+    """The names of the figures that are NaN or infinite."""
+    return [name for name, value in figures.items() if not math.isfinite(value)]
+
+
 class Watch:
     """Remembers what healthy looked like, and says why a loss, a gradient or an evaluation does not."""
 
@@ -90,12 +97,21 @@ class Watch:
 
     def fault_of_loss(self, level: float) -> str | None:
         """Why a loss is none to learn from; one that is joins those that the next are compared with."""
+        fault = self._fault_of("the loss", level)
+        if fault is None:
+            self._levels.append(level)
+        return fault
+
+    def fault_of_update(self, level: float) -> str | None:
+        """Why the state that an update led to is none to keep; `level` is what the batch of the update costs under it."""
+        return self._fault_of("after the update the loss of its batch", level)
+
+    def _fault_of(self, what: str, level: float) -> str | None:
         if not math.isfinite(level):
-            return f"the loss is {level}"
+            return f"{what} is {level}"
         usual = statistics.median(self._levels) if len(self._levels) >= _ENOUGH else math.inf
         if level > self._config.spike_factor * usual:
-            return f"the loss jumped to {level:.4g}, the median of the last {len(self._levels)} steps is {usual:.4g}"
-        self._levels.append(level)
+            return f"{what} jumped to {level:.4g}, the median of the last {len(self._levels)} steps is {usual:.4g}"
         return None
 
     def fault_of_gradient(self, norm: float) -> str | None:
@@ -103,7 +119,9 @@ class Watch:
         return None if math.isfinite(norm) else f"the gradient's norm is {norm}"
 
     def fault_of_figures(self, figures: Mapping[str, float]) -> str | None:
-        """Why an evaluation speaks of collapse; the first one is what the others are compared with."""
+        """Why an evaluation speaks of ruin or of collapse; the first sound one is what the others are compared with."""
+        if broken := not_finite(figures):
+            return f"the evaluation found no finite {', '.join(broken)}"
         self._first = self._first or dict(figures)
         for name, share in (("rank", self._config.min_rank_share), ("spread", self._config.min_spread_share)):
             if name in figures and not figures[name] >= share * self._first[name]:

@@ -4,7 +4,8 @@ import logging
 import math
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -14,7 +15,7 @@ from vjepa2cli.errors import StoppedError, TrainingError, Vjepa2Error
 from vjepa2cli.progress import Progress
 from vjepa2cli.settings import TrainingConfig
 from vjepa2cli.train.engine import Engine
-from vjepa2cli.train.health import Watch
+from vjepa2cli.train.health import Watch, not_finite
 from vjepa2cli.train.losses import Batch, LossModule, level, named_means, weighted_loss
 from vjepa2cli.train.run_directory import RunDirectory
 from vjepa2cli.train.schedules import learning_rate
@@ -70,11 +71,21 @@ def fit(task: Task, run: RunDirectory, *, engine: Engine, config: TrainingConfig
 
 @dataclass(frozen=True)
 class _Fault:
-    """Why a step was not taken, or what was found after it; `batch` names the rows that are to blame, if any are."""
+    """Why a step was not taken, or what was found after it: `batch` names the rows to blame, `figures` are an evaluation's."""
 
     step: int
     reason: str
     batch: tuple[str, ...] = ()
+    figures: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def remedy(self) -> str:
+        """What to change so that it does not come again."""
+        if self.step == 0:
+            return "begin with other weights"
+        if self.figures and not not_finite(self.figures):
+            return "raise ema.start"
+        return "lower optimizer.lr, lengthen schedule.warmup_steps or set precision: fp32"
 
 
 class _Training:
@@ -113,15 +124,23 @@ class _Training:
 
     def _resume(self) -> int:
         done, rollbacks = self._group.on_leader(lambda: (self._run.latest_step(), self._run.rollbacks()))
+        fault = None
+        while done is not None and (found := self._fault_of_checkpoint(done)) is not None:
+            fault, done = found, self._group.on_leader(partial(self._run.set_aside, done))
         self._rollbacks = [rollback for rollback in rollbacks if rollback["to"] <= (done or 0)]
-        if done is not None:
-            self._load(done)
         self._run.rewind_metrics(-1 if done is None else done)  # without a checkpoint, step 0 is evaluated again
         if done is None:
-            self._look(0)
-            if self._config.health.on_fault == "roll_back":
-                self._save(0)
+            fault = fault or self._look(0)
+        if fault is not None:
+            return self._react(fault)
+        if done is None and self._config.health.on_fault == "roll_back":
+            self._save(0)
         return done or 0
+
+    def _fault_of_checkpoint(self, step: int) -> _Fault | None:
+        """Take up a checkpoint, and look at it where a signal left no time to do so before it was saved."""
+        looked_at = self._load(step)
+        return None if looked_at else self._evaluate(step)[1]
 
     def _is_due(self, step: int, every: int) -> bool:
         return step == self._config.steps or step % every == 0
@@ -152,6 +171,11 @@ class _Training:
             return _Fault(step, reason, tuple(row for part in parts for row in part.ids))
         with torch.no_grad():
             task.after_step(step)
+        if self._asked_to_stop or self._is_due(step, self._config.checkpoint_every):
+            sums_now = torch.stack([engine.sums_alone(part.inputs) for part in parts]).sum(dim=0)
+            reason = self._watch.fault_of_update(level(self._group.total(sums_now), counts, terms))
+            if reason:
+                return _Fault(step, reason, tuple(row for part in parts for row in part.ids))
         if logged:
             seconds = {"seconds": round(time.monotonic() - began, 4), "waited": round(waited, 4)}
             self._log(step, named_means(sums, counts, terms), rate=rate, norms=norms, seconds=seconds)
@@ -202,41 +226,52 @@ class _Training:
         self._progress.advance((step - 1) % self._config.log_every + 1, fields={"loss": means["loss"]})
 
     def _look(self, step: int) -> _Fault | None:
-        """Evaluate where it is due: every so many steps and, since only good states are gone back to, before each checkpoint."""
-        goes_back = self._config.health.on_fault == "roll_back"
-        due = self._is_due(step, self._config.evaluate_every)
-        if not (due or (goes_back and self._is_due(step, self._config.checkpoint_every))):
+        """Evaluate where it is due; figures that JSON has no word for are told by the fault alone."""
+        if not self._look_is_due(step):
             return None
+        figures, fault = self._evaluate(step)
+        if not not_finite(figures):
+            self._run.log({"step": step, "eval": figures})
+        return fault
+
+    def _look_is_due(self, step: int) -> bool:
+        """Every so many steps and, since only what was looked at counts as good, before each checkpoint."""
+        before_checkpoint = self._config.WATCHED and self._is_due(step, self._config.checkpoint_every)
+        return before_checkpoint or self._is_due(step, self._config.evaluate_every)
+
+    def _evaluate(self, step: int) -> tuple[dict[str, float], _Fault | None]:
         figures = self._group.on_leader(lambda: self._task.evaluate(step))
-        self._run.log({"step": step, "eval": figures})
         reason = self._watch.fault_of_figures(figures)
-        return _Fault(step, reason) if reason else None
+        return figures, _Fault(step, reason, figures=figures) if reason else None
 
     def _save(self, step: int) -> None:
         self._group.on_leader(self._run.require_unchanged)
-        self._engine.save(self._run.checkpoint(step), {"step": step} | self._watch.state())
+        looked_at = not self._config.WATCHED or self._look_is_due(step)
+        self._engine.save(self._run.checkpoint(step), {"step": step, "looked_at": looked_at} | self._watch.state())
         self._run.drop_old_checkpoints(keep=self._config.keep_checkpoints)
 
-    def _load(self, step: int) -> None:
+    def _load(self, step: int) -> bool:
+        """Take up a checkpoint; returns whether it was looked at before it was saved."""
         state = self._engine.load(self._run.checkpoint(step))
         self._watch.restore(state["levels"], state["first"])
+        return bool(state.get("looked_at", False))
 
     def _react(self, fault: _Fault) -> int:
         """Stop with the reason, or go back to the last checkpoint and return its step."""
         health, to = self._config.health, self._group.on_leader(self._run.latest_step)
         batch = [row for rows in self._group.gather(fault.batch) for row in rows]
         about = {"step": fault.step, "reason": fault.reason, "batch": batch, "checkpoint": to}
-        path = self._run.record_fault(fault.step, about)
+        path = self._run.record_fault(fault.step, about | ({"figures": fault.figures} if fault.figures else {}))
         what = f"step {fault.step}: {fault.reason}; {'its batch is listed in' if batch else 'see'} {path}"
-        kept = "the last checkpoint is untouched" if to is not None else "there is no checkpoint yet"
-        remedy = "lower optimizer.lr, lengthen schedule.warmup_steps or set precision: fp32" if batch else "raise ema.start"
-        if health.on_fault == "stop" or to is None:
-            raise self._group.agreed(
-                TrainingError(f"{what}; {kept}. With health.on_fault=roll_back it goes back and on by itself; or {remedy}")
-            )
+        if to is None:
+            raise self._group.agreed(TrainingError(f"{what}; there is no checkpoint to go back to; {fault.remedy}"))
+        what += f"; the last good checkpoint is {self._run.checkpoint(to)}"
+        if health.on_fault == "stop":
+            remedy = f"With health.on_fault=roll_back it goes back to it and on by itself; or {fault.remedy}"
+            raise self._group.agreed(TrainingError(f"{what}. {remedy}"))
         if len(self._rollbacks) >= health.max_rollbacks:
             tried = f"health.max_rollbacks: {health.max_rollbacks} of them did not help"
-            raise self._group.agreed(TrainingError(f"{what}; {kept}. {tried}; {remedy}"))
+            raise self._group.agreed(TrainingError(f"{what}. {tried}; {fault.remedy}"))
         rollback = {
             "from": fault.step,
             "to": to,

@@ -4,6 +4,7 @@ Resume state (`checkpoints/step_*/`) and the shareable model (`model/`) are neve
 """
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable
@@ -95,6 +96,14 @@ class RunDirectory:
         """The folder of a checkpoint."""
         return self._checkpoints / f"step_{step:08d}"
 
+    def set_aside(self, step: int) -> int | None:
+        """Move a checkpoint that is none to go on from to `faults/`; returns the step of the newest that is left."""
+        held = self.path / "faults" / self.checkpoint(step).name
+        shutil.rmtree(held, ignore_errors=True)
+        held.parent.mkdir(exist_ok=True)
+        self.checkpoint(step).rename(held)
+        return self.latest_step()
+
     def drop_old_checkpoints(self, *, keep: int) -> None:
         """Remove all but the newest `keep` checkpoints."""
         if self._leader:
@@ -140,10 +149,14 @@ class RunDirectory:
         return [json.loads(line) for line in self._metric_lines()]
 
     def record_fault(self, step: int, about: dict[str, Any]) -> Path:
-        """Write what is known of a fault, the batch among it; returns the file."""
+        """Write what is known of a fault, the batch or the figures among it; returns the file.
+
+        Figures that are not finite are written as words, which JSON has no numbers for.
+        """
         path = self.path / "faults" / f"step_{step:08d}.json"
         if self._leader:
-            write_json(path, about)
+            figures = {name: value if math.isfinite(value) else str(value) for name, value in about.get("figures", {}).items()}
+            write_json(path, about | ({"figures": figures} if figures else {}))
         return path
 
     def close(self) -> None:
