@@ -35,12 +35,15 @@ def test_the_launchers_on_the_page_train(noise_store: Path, tmp_path: Path) -> N
     for words in lines:
         if words[0] in ("torchrun", "srun"):  # which tests/faults/test_several_processes.py and test_signals.py do
             continue
+        shared = ["--set", "zero_stage=1"] if words[0] == "deepspeed" else []  # so that each process leaves its part
         ended = subprocess.run(
-            [str(scripts / words[0]), *words[1:]], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=900
+            [str(scripts / words[0]), *words[1:], *shared], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=900
         )
         assert ended.returncode == 0, (words, ended.stderr[-3000:])
     for name in ("one", "deepspeed"):
         assert (tmp_path / "runs" / name / "report.json").is_file()
+    checkpoint = max((tmp_path / "runs" / "deepspeed" / "checkpoints").iterdir())
+    assert len(list(checkpoint.glob("optimizer_*.pt"))) == 2  # there were two processes, in one group
     assert "Pretraining" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 

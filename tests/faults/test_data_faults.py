@@ -7,13 +7,16 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from vjepa2cli.artifacts.reports import read_report
 from vjepa2cli.artifacts.video_store import VideoStore
 from vjepa2cli.config import validate
+from vjepa2cli.data.video import write_video
 from vjepa2cli.errors import ArtifactError, StaleArtifactError, StoppedError
-from vjepa2cli.settings import PretrainConfig
+from vjepa2cli.ingestion import ingest
+from vjepa2cli.settings import IngestConfig, PretrainConfig
 from vjepa2cli.train.pretraining import pretrain
 
 PRETRAIN: dict[str, Any] = {
@@ -90,19 +93,24 @@ def test_a_run_that_is_asked_to_end_saves_its_step_and_goes_on_as_if_it_had_not_
     assert ends[0]["digest"] == ends[1]["digest"]
 
 
-def test_a_store_that_changed_under_the_run_is_refused_with_both_digests(store: Path, tmp_path: Path) -> None:
+def test_a_store_that_another_ingest_adds_to_under_the_run_is_refused_with_both_digests(
+    store: Path, noise_store: Path, tmp_path: Path
+) -> None:
     before = VideoStore.open(store).digest
-    root, now = store / "zarr.json", "0" * 64
-    whole = root.read_text()
+    write_video(tmp_path / "more.mp4", np.random.default_rng(1).integers(0, 255, (10, 64, 80, 3), dtype=np.uint8), fps=4)
 
-    def change() -> None:
-        root.write_text(whole.replace(before, now))
+    def add() -> None:
+        ingest([tmp_path / "more.mp4"], store, config=IngestConfig(short_side=64, val_fraction=0.3), workers=0)
 
-    with pytest.raises(StaleArtifactError, match=f"data have changed under it: .*videos went from {before[:12]} -> {now[:12]}"):
-        pretrain(store, tmp_path / "run", config=config(), device="cpu", progress=AtStep(6, change))
+    with pytest.raises(StaleArtifactError, match=f"data have changed under it: .*videos went from {before[:12]} -> ") as told:
+        pretrain(store, tmp_path / "run", config=config(), device="cpu", progress=AtStep(6, add))
+    changed = VideoStore.open(store)
+    assert len(changed.entries) == len(VideoStore.open(noise_store).entries) + 1
+    assert changed.digest[:12] in str(told.value)
     checkpoints = tmp_path / "run" / "checkpoints"
     assert [path.name for path in checkpoints.iterdir()] == ["step_00000004"]
     with pytest.raises(StaleArtifactError, match="was started on other data"):
         pretrain(store, tmp_path / "run", config=config(), device="cpu")
-    root.write_text(whole)
+    shutil.rmtree(store)
+    shutil.copytree(noise_store, store)
     pretrain(store, tmp_path / "run", config=config(), device="cpu")

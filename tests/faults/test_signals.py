@@ -1,6 +1,7 @@
 """What a batch system does to a training: two tasks of srun are asked to stop, one is lost, one hangs; it goes on each time."""
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -9,6 +10,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+
+from vjepa2cli.reporting import report
+from vjepa2cli.settings import ReportConfig
 
 pytestmark = pytest.mark.slow
 CONFIG = {
@@ -58,11 +62,17 @@ def checkpoints(run_dir: Path) -> list[int]:
     return sorted(int(path.name.removeprefix("step_")) for path in (run_dir / "checkpoints").iterdir())
 
 
+def page(run_dir: Path) -> str:
+    """What `vjepa2 report` makes of a run as it is now."""
+    return report([run_dir], run_dir.with_suffix(".html"), config=ReportConfig()).read_text(encoding="utf-8")
+
+
 def test_a_run_survives_what_a_cluster_does_to_it(command: list[str], tmp_path: Path, srun: Srun) -> None:
     run_dir = tmp_path / "run"
 
     with srun(*command) as tasks:
         wait_for_step(run_dir, 12, tasks)
+        assert re.search(r"run is running: step \d\d+ of 5000\.", page(run_dir))
         tasks[1].send_signal(signal.SIGUSR1)  # to one of them alone
         ended = [task.communicate(timeout=BOUND) for task in tasks]
         assert [task.returncode for task in tasks] == [75, 75]
@@ -73,6 +83,7 @@ def test_a_run_survives_what_a_cluster_does_to_it(command: list[str], tmp_path: 
             f"{run_dir}: stopped by a signal to another process at step {at}, which is saved; run the same command again"
         ]
         assert not (run_dir / "report.json").exists()
+        assert f"run has not ended and is not running: step {at} of 5000." in page(run_dir)
 
     with srun(*command) as tasks:
         wait_for_step(run_dir, at + 12, tasks)
