@@ -1,8 +1,10 @@
 """Ingest of what is not simply a video: stretches, shots, images, mixtures, variable rates; and what is left out on request."""
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -106,6 +108,23 @@ def test_shots_are_stored_each_by_itself_or_reported(tmp_path: Path) -> None:
     told = run([tmp_path / "a.mp4"], tmp_path / "y.zarr", config=CONFIG.model_copy(update={"shots": "report"}))
     assert told["notes"] == [{"source": "a.mp4", "note": "shots begin at 3.00, 6.00 s"}]
     assert len(stored(tmp_path / "y.zarr")["a.mp4"]) == 90
+
+
+def test_a_jump_of_the_clock_does_not_fill_the_store_with_one_frame(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 25)
+        for index in range(50):
+            frame = av.VideoFrame.from_ndarray(scene(index, size=(48, 64)), format="rgb24")
+            frame.pts, frame.time_base = index + (25 * 2000 if index >= 25 else 0), Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    summary = run([tmp_path / "a.mkv"], tmp_path / "x.zarr", config=CONFIG.model_copy(update={"fps": 4.0}))
+    # Ten seconds of the last frame before the jump, and the four instants of the second after it.
+    assert stored(tmp_path / "x.zarr") == {"a.mkv": [0, 6, 12, 18, *[24] * 40, 25, 31, 37, 43]}
+    note = "one frame is shown for 2000.04 s from 0.96 s on, of which 10 s are kept"
+    assert summary["notes"] == [{"source": "a.mkv", "note": note}]
 
 
 def test_images_become_still_entries_of_one_frame(tmp_path: Path) -> None:

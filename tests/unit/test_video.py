@@ -20,6 +20,7 @@ from vjepa2cli.data.video import (
     write_image,
     write_video,
 )
+from vjepa2cli.data.video.sampling import Standstill, sampled
 from vjepa2cli.errors import VideoError
 
 
@@ -78,6 +79,27 @@ def test_sampling_takes_the_frame_that_is_shown_at_each_instant(tmp_path: Path) 
 def test_frames_repeat_where_the_video_is_slower_than_asked(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", grey_levels(3), fps=2)
     assert read_clip(tmp_path / "a.mp4", fps=4).timestamps.tolist() == [0.0, 0.0, 0.5, 0.5, 1.0, 1.0]
+
+
+def shown(times: list[float], *, fps: float, standstill: Standstill, start: float = 0.0) -> list[int]:
+    decoded = ((time, index, None) for index, time in enumerate(times))
+    return [index for _, index, _ in sampled(decoded, start=start, fps=fps, rate=10.0, standstill=standstill)]
+
+
+def test_a_frame_that_stands_still_is_repeated_for_so_long_and_no_longer() -> None:
+    times = [0.0, 0.1, 5.0, 5.1, 9.25, 9.5]
+    assert shown(times, fps=2, standstill=Standstill()) == [0] + [1] * 9 + [2] + [3] * 8 + [5]
+    notes = ["another"]
+    assert shown(times, fps=2, standstill=Standstill(2.0, notes)) == [0] + [1] * 4 + [2] + [3] * 4 + [5]
+    text = "one frame is shown for 4.9 s from 0.10 s on, of which 2 s are kept; 1 shorter standstill likewise"
+    assert notes == ["another", text]
+
+
+def test_nothing_is_said_of_a_standstill_that_loses_no_instant() -> None:
+    notes: list[str] = []
+    assert shown([0.0, 4.9, 5.0], fps=0.2, standstill=Standstill(2.0, notes)) == [0, 2]
+    assert shown([0.0, 4.0, 4.1], fps=10, start=4.0, standstill=Standstill(2.0, notes)) == [1, 2]
+    assert notes == []
 
 
 def test_video_too_short_for_the_clip_is_an_error_and_not_padded(tmp_path: Path) -> None:

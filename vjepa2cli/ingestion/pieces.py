@@ -9,6 +9,9 @@ from vjepa2cli.data.video import Pixels, VideoFile
 from vjepa2cli.recordings.sources import Part, Source
 from vjepa2cli.settings import IngestConfig
 
+# From here on FFmpeg, too, takes a jump in the timestamps of a transport stream for a break and not for a pause.
+_LONGEST_STANDSTILL = 10.0
+
 Frame = tuple[float, int, Pixels]
 
 
@@ -30,7 +33,7 @@ def pieces(video: VideoFile, source: Source, config: IngestConfig, *, cuts: list
 
     Where shots are looked for, the seconds at which one begins are appended to `cuts`.
     """
-    frames = video.frames(fps=config.fps, short_side=config.short_side)
+    frames = video.frames(fps=config.fps, short_side=config.short_side, longest=_LONGEST_STANDSTILL)
     marked = (
         ((False, frame) for frame in frames) if config.shots == "keep" else mark_cuts(frames, fps=config.fps or video.info.fps)
     )

@@ -22,6 +22,7 @@ from vjepa2cli.data.file_faults import (
 )
 from vjepa2cli.data.orientation import Signs, described, orientation, turned
 from vjepa2cli.data.video.pixels import Pixels, resize
+from vjepa2cli.data.video.sampling import TIME_TOLERANCE, Standstill, sampled
 from vjepa2cli.errors import VideoError
 
 # How the note on frames that are lost in the middle begins.
@@ -30,8 +31,6 @@ DAMAGED = "damaged packets passed over"
 _FALLBACK_RATE = 25.0
 # 8192 x 4352, the largest frame that H.264 and HEVC have a level for. A damaged header may claim any size.
 _MAX_PIXELS = 8192 * 4352
-# Matroska and FLV round timestamps to whole milliseconds.
-_TIME_TOLERANCE = 1e-3
 # Decoded frames of a video that are held while they are counted: a minute of 320 x 240.
 _HELD_BYTES = 208 << 20
 
@@ -102,18 +101,22 @@ class VideoFile:
         self._container.seek(goal, stream=self._stream, backward=True)
         decoded = _decoded(self._path, self._container, self._stream, notes=self.notes, first=self._first_time)
         frame = next(decoded)
-        if frame[0] > seconds + _TIME_TOLERANCE:
+        if frame[0] > seconds + TIME_TOLERANCE:
             raise VideoError(f"{self._path}: its index leads to {frame[0]:.2f} s instead of {seconds:.2f} s; re-encode it")
         self._decoded = chain([frame], decoded)
 
     def frames(
-        self, *, start: float = 0.0, fps: float | None = None, short_side: int | None = None
+        self, *, start: float = 0.0, fps: float | None = None, short_side: int | None = None, longest: float = math.inf
     ) -> Iterator[tuple[float, int, Pixels]]:
-        """Yield (seconds from the first frame, number in the file, pixels), as `iterate_frames` does, from `start` seconds on."""
+        """Yield (seconds from the first frame, number in the file, pixels), as `iterate_frames` does, from `start` seconds on.
+
+        At `fps` no frame is repeated for more than `longest` seconds; where one is shown for longer, the notes say so.
+        """
         size: tuple[int, int] | None = None
         coded = (0, 0)
         last = (-1, np.empty(0, np.uint8))
-        for time, index, frame in _sampled(self._decoded, start=start, fps=fps, rate=self.info.fps):
+        standstill = Standstill(longest, self.notes)
+        for time, index, frame in sampled(self._decoded, start=start, fps=fps, rate=self.info.fps, standstill=standstill):
             if size is None:
                 size, coded = _display_size(frame, self._stream, short_side=short_side), (frame.height, frame.width)
             elif coded != (frame.height, frame.width):
@@ -302,25 +305,6 @@ def _packets(container: Any, stream: Any) -> Iterator[Any]:
     except av.error.FFmpegError:
         # The container breaks off here; the frames so far stand, and a cut is told from its last packet.
         return
-
-
-def _sampled(
-    frames: Iterator[tuple[float, int, Any]], *, start: float, fps: float | None, rate: float
-) -> Iterator[tuple[float, int, Any]]:
-    """Each frame from `start` on, or at `fps` the one that is shown at each instant, the last one for 1 / rate seconds."""
-    if fps is None:
-        yield from (item for item in frames if item[0] >= start - _TIME_TOLERANCE)
-        return
-    shown: tuple[float, int, Any] | None = None
-    step = 0
-    for item in frames:
-        while shown is not None and start + step / fps < item[0] - _TIME_TOLERANCE:
-            yield shown
-            step += 1
-        shown = item
-    while shown is not None and start + step / fps < shown[0] + 1 / rate - _TIME_TOLERANCE:
-        yield shown
-        step += 1
 
 
 def _rate(stream: Any) -> float:
