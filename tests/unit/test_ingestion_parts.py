@@ -110,6 +110,18 @@ def test_shots_are_stored_each_by_itself_or_reported(tmp_path: Path) -> None:
     assert len(stored(tmp_path / "y.zarr")["a.mp4"]) == 90
 
 
+def test_shots_of_a_second_are_found_at_a_low_rate_too(tmp_path: Path) -> None:
+    """Fifteen frames, the shortest shot of the library's default, are almost four seconds at four frames a second."""
+    scenes = [np.kron(np.random.default_rng(seed).integers(0, 255, (6, 8, 3)), np.ones((8, 8, 1))) for seed in range(4)]
+    frames = [np.clip(scenes[index // 18] + index % 18, 0, 255).astype(np.uint8) for index in range(72)]
+    write_video(tmp_path / "a.mp4", frames, fps=12)
+    config = CONFIG.model_copy(update={"shots": "split", "fps": 4.0})
+    run([tmp_path / "a.mp4"], tmp_path / "x.zarr", config=config)
+    assert stored(tmp_path / "x.zarr") == {
+        f"a.mp4#shot{shot + 1:03d}": list(range(18 * shot, 18 * shot + 18, 3)) for shot in range(4)
+    }
+
+
 def test_a_jump_of_the_clock_does_not_fill_the_store_with_one_frame(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "a.mkv"), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"bf": "0"})

@@ -9,6 +9,8 @@ from vjepa2cli.data.video import Pixels, resize
 
 # The detector judges a frame when it has seen this many behind it.
 _WINDOW = 2
+# As PySceneDetect's own command has it; the library counts 15 frames, whatever their rate.
+_SHORTEST_SECONDS = 0.6
 _SHORT_SIDE = 48
 
 Frame = tuple[float, int, Pixels]
@@ -17,13 +19,13 @@ Frame = tuple[float, int, Pixels]
 def mark_cuts(frames: Iterator[Frame], *, fps: float) -> Iterator[tuple[bool, Frame]]:
     """Yield each frame of `iterate_frames` with whether it begins a new shot, two frames late.
 
-    A cut is a change of content that stands out among those around it, at least 15 frames after the one before.
-    Source: AdaptiveDetector of PySceneDetect, with its defaults.
+    `fps` is the rate of these frames. A cut is a change of content that stands out among those around it, at least 0.6 s after
+    the one before. Source: AdaptiveDetector of PySceneDetect, with the defaults of its command.
     """
     from scenedetect.common import FrameTimecode
     from scenedetect.detectors import AdaptiveDetector
 
-    detector = AdaptiveDetector(window_width=_WINDOW)
+    detector = AdaptiveDetector(window_width=_WINDOW, min_scene_len=max(1, round(_SHORTEST_SECONDS * fps)))
     waiting: deque[Frame] = deque()
     cuts: set[int] = set()
     given = 0
