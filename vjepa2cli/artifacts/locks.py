@@ -20,7 +20,10 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def lock(path: Path) -> int | None:
-    """Hold a file or folder until its descriptor is closed or the process dies; None where another process holds it."""
+    """Hold a file or folder until its descriptor is closed or the process dies; None where another process holds it.
+
+    Raises FileNotFoundError where it is not there, or is removed before it is held.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -30,7 +33,16 @@ def lock(path: Path) -> int | None:
     except OSError:
         # A file system without locks: nobody can be kept out, and two that write the same agree in the end.
         return descriptor
-    return descriptor
+    try:
+        # Whoever removed it may have done so between the two calls above; what another one put there is theirs.
+        is_still_there = os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        os.close(descriptor)
+        raise
+    if is_still_there:
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 def has_locks(descriptor: int) -> bool:

@@ -1,7 +1,10 @@
 """What a video store says about itself and each of its entries, in the metadata documents of its Zarr groups."""
 
 import json
+import shutil
+import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -123,6 +126,22 @@ def root_attributes(path: Path) -> dict[str, Any] | None:
 def write_group(path: Path, attributes: Mapping[str, Any]) -> None:
     """Write a group's metadata document whole or not at all. Source: Zarr v3 core specification, group metadata."""
     write_json(path / METADATA, {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)})
+
+
+def mark_unfinished(path: Path) -> None:
+    """Take back that a store is complete, with its list of entries: what is read again at every change stays small."""
+    attributes = root_attributes(path) or {}
+    if "entries" in attributes:
+        kept = {name: attributes[name] for name in ("schema", "kind", "config")}
+        write_group(path, kept | {"complete": False})
+
+
+def remove_group(folder: Path) -> None:
+    """Remove a group at once and its content then, so that a kill leaves no group with part of its content."""
+    gone = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.partial")
+    with suppress(FileNotFoundError):
+        folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def group_attributes(folder: Path) -> dict[str, Any] | None:

@@ -3,7 +3,9 @@
 import os
 import shutil
 import socket
+import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,7 +15,15 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from vjepa2cli.artifacts.locks import lock, locked
-from vjepa2cli.artifacts.video_store.entry import VIDEOS, Description, group_attributes, plain, write_group
+from vjepa2cli.artifacts.video_store.entry import (
+    VIDEOS,
+    Description,
+    group_attributes,
+    mark_unfinished,
+    plain,
+    remove_group,
+    write_group,
+)
 from vjepa2cli.artifacts.video_store.frames import ZSTD_LEVEL, Codec, FrameWriter, Pixels, joined_checksums
 from vjepa2cli.artifacts.video_store.reading import entry_digest
 from vjepa2cli.files import digest_bytes
@@ -27,8 +37,8 @@ class EntryWriter:
 
     def __init__(self, store: Path, key: str, *, codec: Codec, shard_frames: int) -> None:
         self._store, self._final = store, store / VIDEOS / key
-        # Names of machines too: process numbers are equal on two nodes of a cluster.
-        self._partial = store / VIDEOS / f"{key}.{socket.gethostname()}-{os.getpid()}.partial"
+        # Who writes it, for people; and a name of its own, since containers may share all of that.
+        self._partial = store / VIDEOS / f"{key}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.partial"
         self._codec, self._shard_frames = codec, shard_frames
         self._frames: FrameWriter | None = None
         self._timestamps: list[float] = []
@@ -36,9 +46,11 @@ class EntryWriter:
         self._lock: int | None = None
 
     def __enter__(self) -> Self:
-        shutil.rmtree(self._partial, ignore_errors=True)
-        self._partial.mkdir()
-        self._lock = lock(self._partial)
+        # Again where it is taken for something left behind: as long as it is not held it looks like that.
+        while self._lock is None:
+            self._partial.mkdir(exist_ok=True)
+            with suppress(FileNotFoundError):
+                self._lock = lock(self._partial)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -104,7 +116,8 @@ class EntryWriter:
             before = group_attributes(self._final)
             if before is not None and before["digest"] == digest:
                 return
-            shutil.rmtree(self._final, ignore_errors=True)
+            mark_unfinished(self._store)
+            remove_group(self._final)
             self._partial.rename(self._final)
 
     def _describe_frames(self, shape: tuple[int, ...], shard_frames: int) -> None:

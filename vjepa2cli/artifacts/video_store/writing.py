@@ -19,6 +19,8 @@ from vjepa2cli.artifacts.video_store.entry import (
     SOURCES,
     VIDEOS,
     group_attributes,
+    mark_unfinished,
+    remove_group,
     root_attributes,
     write_group,
 )
@@ -28,6 +30,8 @@ from vjepa2cli.errors import ArtifactError
 
 # What the next ingest needs to know of an entry, and no reader of the store.
 _KEPT_WITH_ENTRY = ("signature", "pixels_digest", "share", "black", "frozen")
+
+_CLAIM = ".claim.partial"
 
 
 class VideoStoreWriter:
@@ -70,11 +74,29 @@ class VideoStoreWriter:
         """Attributes of every finished entry by key, sorted."""
         return _members(self.path / VIDEOS)
 
+    def recorded(self) -> dict[str, dict[str, Any]]:
+        """Attributes of every finished entry that the record of a source names, by key, sorted."""
+        named = self._named()
+        return {key: attributes for key, attributes in self.finished().items() if key in named}
+
+    def remove_unrecorded(self) -> None:
+        """Remove finished entries that no record names: what writers left behind that died before they wrote it.
+
+        A writer that is alive holds the claim to its source until its record is there, so nothing is removed beside one.
+        """
+        if not (unknown := set(_names(self.path / VIDEOS)) - self._named()):
+            return
+        with self._changing():
+            # The claims first: a record is written before its claim ends, and no entry takes its place while this lasts.
+            if not self._is_claimed():
+                for key in unknown - self._named():
+                    remove_group(self.path / VIDEOS / key)
+
     def record(self, key: str, record: Mapping[str, Any]) -> None:
         """Keep what became of a source."""
         if group_attributes(self.path / SOURCES / key) != dict(record):
-            self._reopen()
-            write_group(self.path / SOURCES / key, record)
+            with self._changing():
+                write_group(self.path / SOURCES / key, record)
 
     def find_record(self, key: str) -> dict[str, Any] | None:
         """What became of a source, or None where it has not been dealt with."""
@@ -90,6 +112,8 @@ class VideoStoreWriter:
             with suppress(FileNotFoundError):
                 if (held := lock(path)) is not None:
                     if has_locks(held):
+                        if path.name.endswith(_CLAIM):
+                            _remove_half_written(path.with_name(path.name.removesuffix(_CLAIM)))
                         shutil.rmtree(path, ignore_errors=True)
                     os.close(held)
 
@@ -100,7 +124,7 @@ class VideoStoreWriter:
     @contextmanager
     def claimed(self, key: str) -> Iterator[bool]:
         """Whether a source is ours while the context lasts; False where another process is at it."""
-        folder = self.path / SOURCES / f"{key}.claim.partial"
+        folder = self.path / SOURCES / f"{key}{_CLAIM}"
         folder.mkdir(exist_ok=True)
         try:
             held = lock(folder)
@@ -132,7 +156,6 @@ class VideoStoreWriter:
 
     def entry(self, key: str) -> "EntryWriter":
         """A context in which one entry is written; it appears in the store only by `EntryWriter.finish`."""
-        self._reopen()
         return EntryWriter(self.path, key, codec=self._config["codec"], shard_frames=self._config["shard_frames"])
 
     def update(self, key: str, changes: Mapping[str, Any]) -> None:
@@ -140,8 +163,8 @@ class VideoStoreWriter:
         before = self.find(key)
         assert before is not None
         if (after := before | dict(changes)) != before:
-            self._reopen()
-            write_group(self.path / VIDEOS / key, after)
+            with self._changing():
+                write_group(self.path / VIDEOS / key, after)
 
     def remove(self, key: str) -> None:
         """Remove an entry, if it is there."""
@@ -159,16 +182,30 @@ class VideoStoreWriter:
 
     def _remove(self, folder: Path) -> None:
         if folder.is_dir():
-            self._reopen()
-            with locked(self.path):
-                shutil.rmtree(folder, ignore_errors=True)
+            with self._changing():
+                remove_group(folder)
 
-    def _reopen(self) -> None:
-        """Mark the store as unfinished, before anything in it changes."""
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Keep other writers out while something in the store changes, which is marked as unfinished before."""
         with locked(self.path):
-            attributes = root_attributes(self.path) or {}
-            if attributes.get("complete"):
-                write_group(self.path, attributes | {"complete": False})
+            mark_unfinished(self.path)
+            yield
+
+    def _named(self) -> set[str]:
+        return {key for record in self.records().values() for key in record.get("entries", ())}
+
+    def _is_claimed(self) -> bool:
+        """Whether a process that is alive is at a source; where there are no locks, any claim counts as such."""
+        for path in (self.path / SOURCES).glob(f"*{_CLAIM}"):
+            with suppress(FileNotFoundError):
+                if (held := lock(path)) is None:
+                    return True
+                is_dead = has_locks(held)
+                os.close(held)
+                if not is_dead:
+                    return True
+        return False
 
     def finalise(
         self,
@@ -203,7 +240,8 @@ class VideoStoreWriter:
         with locked(self.path):
             if root_attributes(self.path) != attributes:
                 write_group(self.path, attributes)
-        return VideoStore.open(self.path)
+        # Not read again: another process may by now be at its next entry, for which the store is unfinished.
+        return VideoStore(self.path, attributes)
 
 
 def _is_foreign(path: Path) -> bool:
@@ -211,6 +249,17 @@ def _is_foreign(path: Path) -> bool:
     return path.name not in (VIDEOS, SOURCES) and not path.name.startswith(METADATA)
 
 
+def _remove_half_written(record: Path) -> None:
+    """Remove what there is of a record that its writer did not live to put in place; the source may never come back."""
+    for path in record.glob(f"{METADATA}.*.partial"):
+        path.unlink(missing_ok=True)
+    if record.is_dir() and not any(record.iterdir()):
+        record.rmdir()
+
+
 def _members(folder: Path) -> dict[str, dict[str, Any]]:
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.endswith(".partial"))
-    return {name: found for name in names if (found := group_attributes(folder / name)) is not None}
+    return {name: found for name in _names(folder) if (found := group_attributes(folder / name)) is not None}
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.endswith(".partial"))
