@@ -9,17 +9,22 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
-from vjepa2cli.artifacts.video_store import VideoStore, Window
+from vjepa2cli import ingestion
+from vjepa2cli.artifacts.video_store import VideoStore, VideoStoreWriter, Window
 from vjepa2cli.artifacts.video_store.frames import FrameWriter
 from vjepa2cli.data.video import write_video
 from vjepa2cli.errors import ArtifactError, ConfigError, InputError, StaleArtifactError
 from vjepa2cli.ingestion import IngestSummary, ingest
+from vjepa2cli.ingestion.taking import _Taking
+from vjepa2cli.ingestion.workers import Done
 from vjepa2cli.recordings.droid import write_episode
 from vjepa2cli.settings import IngestConfig
 
@@ -178,6 +183,49 @@ def test_full_disk_ends_in_an_os_error_and_the_next_run_goes_on(tmp_path: Path, 
     with pytest.raises(ArtifactError, match="did not finish"):
         VideoStore.open(tmp_path / "x.zarr")
     assert run([tmp_path / "in"], tmp_path / "x.zarr") == whole
+
+
+def test_what_was_stored_of_a_lost_source_goes_and_what_an_earlier_run_stored_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video(tmp_path / "in/a.mp4", num_frames=40, fps=10)
+    video(tmp_path / "in/b.mp4", seed=1)
+    rows = tmp_path / "t.csv"
+    rows.write_text("path,start,end\nin/a.mp4,0,1\nin/a.mp4,2,3\nin/b.mp4,,\n")
+    record = VideoStoreWriter.record
+
+    def losing(work: Callable[..., Any], items: Sequence[Any]) -> Iterator[Done[Any, Any]]:
+        for item in items:
+            try:
+                yield Done(item, work(item, lambda: None))
+            except InterruptedError:
+                yield Done(item, None, lost="the decoder crashed (SIGSEGV)")
+
+    def die(self: VideoStoreWriter, key: str, known: Mapping[str, Any]) -> None:
+        if known["source"] == "in/a.mp4":
+            raise InterruptedError
+        record(self, key, known)
+
+    def die_at_once(*_: object) -> bool:
+        raise InterruptedError
+
+    monkeypatch.setattr(ingestion, "run_here", losing)
+    with monkeypatch.context() as patched:
+        patched.setattr(VideoStoreWriter, "record", die)
+        summary = run([rows], tmp_path / "x.zarr")
+        assert [item["source"] for item in summary["accepted"]] == ["in/b.mp4"]
+        assert summary["refused"] == [{"source": "in/a.mp4", "reason": "the decoder crashed (SIGSEGV)"}]
+        assert len(list((tmp_path / "x.zarr/videos").glob("*/frames"))) == 1
+    whole = run([rows], tmp_path / "x.zarr")
+    assert whole == run([rows], tmp_path / "y.zarr")
+    with monkeypatch.context() as patched:
+        patched.setattr(_Taking, "_pass_over", die_at_once)
+        again = run([rows], tmp_path / "x.zarr")
+    assert (again["accepted"], again["refused"]) == (whole["accepted"], [])
+    assert again["notes"][0] == {
+        "source": "in/a.mp4",
+        "note": "what was taken in before is kept: the decoder crashed (SIGSEGV)",
+    }
 
 
 def test_nothing_usable_is_an_error_and_leaves_no_store(tmp_path: Path) -> None:

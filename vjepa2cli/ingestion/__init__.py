@@ -74,11 +74,13 @@ def ingest(
     progress.start("ingest", total=len(pending))
     while pending:
         lost |= _take(pending, out, config, workers=workers, patience=patience, progress=progress)
-        entries = writer.finished()
+        entries = writer.recorded()
         decisions = decide(entries, config)
         pending = _revived(writer, entries, decisions, found.sources)
     progress.finish()
-    refused = _refused(writer, lost)
+    writer.remove_unrecorded()
+    kept = _kept(writer, lost, found.sources)
+    refused = _refused(writer, {name: reason for name, reason in lost.items() if name not in kept})
     if not entries:
         if not writer.is_being_written():
             shutil.rmtree(out)
@@ -87,7 +89,7 @@ def ingest(
     store = _finalise(writer, entries, decisions, refused, config)
     if any(entry.has_states for entry in store.entries):
         _check_robot(store, writer, config)
-    return _summary(store, remarks=found.remarks, images_passed_over=sum(found.images_passed_over.values()))
+    return _summary(store, remarks=found.remarks + list(kept.values()), images_passed_over=sum(found.images_passed_over.values()))
 
 
 def ingest_part(
@@ -191,8 +193,16 @@ def _revived(writer: VideoStoreWriter, entries: Entries, decisions: Decisions, s
     return found
 
 
+def _kept(writer: VideoStoreWriter, lost: dict[str, str], sources: Sequence[Source]) -> dict[str, dict[str, str]]:
+    """Remarks on sources that a worker was lost over and that are in the store, by an earlier run or another process."""
+    suspects = [source for source in sources if source.name in lost]
+    known = [source.name for source in suspects if (writer.find_record(source.key) or {"entries": {}})["entries"]]
+    return {name: {"source": name, "note": f"what was taken in before is kept: {lost[name]}"} for name in known}
+
+
 def _refused(writer: VideoStoreWriter, lost: dict[str, str]) -> list[dict[str, str]]:
-    by_record = [item for record in writer.records().values() for item in [*record["refused"], *record["unplaced"]]]
+    records = [record for record in writer.records().values() if record["source"] not in lost]
+    by_record = [item for record in records for item in [*record["refused"], *record["unplaced"]]]
     by_worker = [{"source": name, "reason": reason} for name, reason in lost.items()]
     return sorted([*by_record, *by_worker], key=lambda item: item["source"])
 

@@ -50,24 +50,42 @@ class _Taking:
         self._digest = ""
 
     def run(self) -> Refusals | Busy:
-        before = self._before()
         try:
             take = None if self._source.camera is None else read_take(self._source, self._config)
             video = self._source.path if take is None else take.footage.path
             self._digest = _digest(video, self._beat) if take is None else digest_take(take, self._source, self._beat)
-            if not self._pass_over(before):
-                with self._writer.claimed(self._source.key) as is_ours:
-                    if not is_ours:
-                        return Busy()
-                    before = self._before()
-                    if not self._pass_over(before):
-                        self._write(take)
-            self._update(video)
         except (VideoError, RecordingError) as error:
-            for key in self._entries:
-                self._writer.remove(key)
-            self._entries, self._digest, self._unplaced = {}, "", []
-            self._refused = [{"source": self._source.name, "reason": _without_path(str(error), self._source)}]
+            return self._refuse(error, self._before())
+        before = self._before()
+        if self._pass_over(before):
+            return self._keep(video, before)
+        # Held until the record is there: entries that none names and nobody is at are what a killed writer left.
+        with self._writer.claimed(self._source.key) as is_ours:
+            if not is_ours:
+                return Busy()
+            before = self._before()
+            if not self._pass_over(before):
+                if before["entries"]:
+                    # What replaces them may be part old and part new where a writer is killed meanwhile.
+                    self._writer.remove_record(self._source.key)
+                try:
+                    self._write(take)
+                except (VideoError, RecordingError) as error:
+                    return self._refuse(error, before)
+            return self._keep(video, before)
+
+    def _refuse(self, error: Exception, before: dict[str, Any]) -> Refusals:
+        for key in self._entries:
+            self._writer.remove(key)
+        self._entries, self._digest = {}, ""
+        self._refused = [{"source": self._source.name, "reason": _without_path(str(error), self._source)}]
+        return self._record(before)
+
+    def _keep(self, video: Path, before: dict[str, Any]) -> Refusals:
+        self._update(video)
+        return self._record(before)
+
+    def _record(self, before: dict[str, Any]) -> Refusals:
         for key in before["entries"].keys() - self._entries.keys():
             self._writer.remove(key)
         entries = {key: str(part.span) for key, part in sorted(self._entries.items())}
