@@ -14,7 +14,8 @@ from vjepa2cli.artifacts.video_store import VideoStore, VideoStoreWriter
 from vjepa2cli.data.file_faults import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from vjepa2cli.errors import InputError, StaleArtifactError
 from vjepa2cli.files import digest_json
-from vjepa2cli.ingestion.decisions import Decisions, Entries, decide, unweighted_beside_weighted
+from vjepa2cli.ingestion.copies import Entries
+from vjepa2cli.ingestion.decisions import Decisions, decide, unweighted_beside_weighted
 from vjepa2cli.ingestion.taking import Task
 from vjepa2cli.ingestion.verification import verify
 from vjepa2cli.ingestion.workers import run_here, run_in_processes
@@ -89,7 +90,8 @@ def ingest(
     store = _finalise(writer, entries, decisions, refused, config)
     if any(entry.has_states for entry in store.entries):
         _check_robot(store, writer, config)
-    return _summary(store, remarks=found.remarks + list(kept.values()), images_passed_over=sum(found.images_passed_over.values()))
+    remarks = [*found.remarks, *kept.values(), *decisions.remarks]
+    return _summary(store, remarks=remarks, images_passed_over=sum(found.images_passed_over.values()))
 
 
 def ingest_part(
