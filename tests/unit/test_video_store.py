@@ -217,10 +217,12 @@ def test_what_a_killed_writer_left_is_removed_and_a_living_ones_kept(tmp_path: P
 def test_a_record_that_was_half_written_goes_with_its_claim(tmp_path: Path) -> None:
     writer, sources = begin(tmp_path / "x.zarr"), tmp_path / "x.zarr/sources"
     writer.record("a", {"entries": {}})
-    for key in ("a", "b"):
+    for key in ("a", "b", "c"):
         (sources / f"{key}.claim.partial").mkdir()
         (sources / key).mkdir(exist_ok=True)
-        (sources / key / "zarr.json.1.partial").write_text("{")
+        (sources / key / f"zarr.json.{os.getpid()}.partial").write_text("{")
+    with writer.claimed("c") as is_ours:
+        assert is_ours
     writer.remove_unfinished()
     assert sorted(str(path.relative_to(sources)) for path in sources.rglob("*")) == ["a", "a/zarr.json", "zarr.json"]
 

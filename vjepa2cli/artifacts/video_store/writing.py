@@ -135,6 +135,8 @@ class VideoStoreWriter:
         if held is None:
             yield False
             return
+        if has_locks(held):
+            _remove_half_written(self.path / SOURCES / key)
         try:
             yield True
         finally:
