@@ -249,7 +249,7 @@ class StoppedAfter(KilledAfter):
 def test_what_a_signal_left_no_time_to_look_at_is_looked_at_before_it_is_gone_on_from(
     blocks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan: dict[str, Any] = {"steps": 9, "checkpoint_every": 4, "evaluate_every": 9}
+    plan: dict[str, Any] = {"steps": 9, "checkpoint_every": 4, "evaluate_every": 9, "keep_checkpoints": 1}
     with pytest.raises(StoppedError):
         pretrain(blocks, tmp_path, config=config(**plan), device="cpu", progress=StoppedAfter(6))
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step_00000004", "step_00000007"]

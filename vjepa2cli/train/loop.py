@@ -248,7 +248,8 @@ class _Training:
         self._group.on_leader(self._run.require_unchanged)
         looked_at = not self._config.WATCHED or self._look_is_due(step)
         self._engine.save(self._run.checkpoint(step), {"step": step, "looked_at": looked_at} | self._watch.state())
-        self._run.drop_old_checkpoints(keep=self._config.keep_checkpoints)
+        # One that was not looked at takes the place of none that was.
+        self._run.drop_old_checkpoints(keep=self._config.keep_checkpoints + (not looked_at))
 
     def _load(self, step: int) -> bool:
         """Take up a checkpoint; returns whether it was looked at before it was saved."""
