@@ -13,7 +13,7 @@ import pytest
 import zarr
 
 from vjepa2cli.artifacts.locks import lock
-from vjepa2cli.artifacts.video_store import Description, VideoStore, VideoStoreWriter, Window, entry_writing, writing
+from vjepa2cli.artifacts.video_store import Description, VideoStore, VideoStoreWriter, Window, entry_writing, frames, writing
 from vjepa2cli.artifacts.video_store.entry import mark_unfinished, write_group
 from vjepa2cli.errors import ArtifactError, StaleArtifactError
 
@@ -311,6 +311,33 @@ def test_frames_by_number_come_in_that_order_and_as_often_and_again_the_same(tmp
         assert np.array_equal(store.frames_at("b", numbers), pixels(10)[numbers])
     with pytest.raises(ArtifactError, match="not within 0:10"):
         store.frames_at("b", [0, 10])
+
+
+@pytest.mark.parametrize("most_open", [1, 8])
+def test_a_frame_is_compared_once_though_its_shard_is_closed_in_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_open: int
+) -> None:
+    monkeypatch.setattr(frames, "_OPEN_SHARDS", most_open)
+    store, compared = write(tmp_path / "a.zarr", codec="none"), []
+    real = frames.checksum
+    monkeypatch.setattr(frames, "checksum", lambda content: compared.append(len(content)) or real(content))
+    for _ in range(3):
+        assert np.array_equal(store.frames("b", 0, 10), pixels(10))
+        assert np.array_equal(store.frames("b", 9, 10), pixels(10)[9:])
+    assert compared.count(12) == 10  # rows of a frame; what is of another length is an index
+
+
+def test_a_shard_that_is_written_again_is_compared_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "_OPEN_SHARDS", 1)
+    store = write(tmp_path / "a.zarr", codec="none")
+    store.frames("b", 0, 10)
+    shard = next((tmp_path / "a.zarr/videos/b/frames").rglob("c/0/0/0/0"))
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 1
+    shard.with_suffix(".new").write_bytes(content)
+    shard.with_suffix(".new").rename(shard)
+    with pytest.raises(ArtifactError, match=r"frame 0 of .* does not have the checksum"):
+        store.frames("b", 0, 1)
 
 
 def test_store_of_another_version_is_told_to_readers_and_may_be_replaced(tmp_path: Path) -> None:

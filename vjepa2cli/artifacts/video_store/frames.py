@@ -6,9 +6,12 @@ as long. Source: Zarr v3 sharding codec (ZEP 2) and crc32c codec.
 
 import mmap
 import os
+import resource
 import threading
+from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +26,8 @@ Codec = Literal["none", "zstd"]
 ZSTD_LEVEL = 1
 _CRC_BYTES = 4
 _NO_CHUNK = np.uint64(2**64 - 1)
-_OPEN_SHARDS = 64
+# Shards that a reader keeps open, each with up to two file descriptors, if the process may have eight times as many.
+_OPEN_SHARDS = 4096
 
 
 class DamagedFramesError(Exception):
@@ -102,6 +106,17 @@ def shard_path(folder: Path, shard: int) -> Path:
     return folder / "c" / str(shard) / "0" / "0" / "0"
 
 
+@dataclass
+class _Compared:
+    """Which frames of a file were compared with their checksums, a bit each, while it was the same file.
+
+    Threads may lose each other's bits; such a frame is compared once more.
+    """
+
+    file: tuple[int, ...]
+    frames: int = 0
+
+
 class _Shard:
     """An open shard and its index.
 
@@ -109,32 +124,38 @@ class _Shard:
     of the file. So a disk that fails is an exception, which from the map alone it would not be, but a signal that ends a process.
     """
 
-    def __init__(self, path: Path, shard_frames: int) -> None:
+    def __init__(self, path: Path, shard_frames: int, *, mapped: bool) -> None:
+        """Not `mapped`, frames are always read: a map costs more than it saves unless frames are copied from it again."""
         self.path = path
+        self.compared = _Compared(())
         self._file: int | None = None
-        self._compared: set[int] = set()
         self._map: Pixels | None = None
+        self._is_mapped = mapped
         try:
             self._file = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
             raise DamagedFramesError(f"{path} is missing") from None
         size = 16 * shard_frames + _CRC_BYTES
-        total = os.fstat(self._file).st_size
+        status = os.fstat(self._file)
+        self.compared.file = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+        total = status.st_size
         packed = os.pread(self._file, size, max(0, total - size))
         if len(packed) < size or checksum(packed[:-_CRC_BYTES]) != int.from_bytes(packed[-_CRC_BYTES:], "little"):
             self.close()
             raise DamagedFramesError(f"the index of {path} is damaged or cut short")
-        self.index = np.frombuffer(packed[:-_CRC_BYTES], "<u8").reshape(shard_frames, 2).tolist()
+        # Of all that are open, as lists of numbers, it would take five times the room.
+        self._index = array("Q", np.frombuffer(packed[:-_CRC_BYTES], "<u8").astype(np.uint64).tobytes())
 
     def read(self, position: int, out: Pixels, codec: Codec) -> None:
         """Read one frame into `out`, contiguous."""
-        offset, size = self.index[position]
-        if position in self._compared:
-            out.reshape(-1)[:] = self._mapped()[offset : offset + out.nbytes]
-            return
-        if codec == "none" and size == out.nbytes + _CRC_BYTES and self._read_into(out, offset):
-            self._compared.add(position)
-            return
+        offset, size = self._index[2 * position : 2 * position + 2]
+        if codec == "none" and size == out.nbytes + _CRC_BYTES:
+            if self.compared.frames >> position & 1:
+                if self._copy_into(out, offset):
+                    return
+            elif self._read_into(out, offset):
+                self.compared.frames |= 1 << position
+                return
         chunk = self._bytes(offset, size)
         content = chunk[:-_CRC_BYTES]
         if not content or checksum(content) != int.from_bytes(chunk[-_CRC_BYTES:], "little"):
@@ -151,12 +172,15 @@ class _Shard:
         count = os.preadv(self._file, [out.data.cast("B"), crc], offset)
         return count == out.nbytes + _CRC_BYTES and checksum(out) == int.from_bytes(crc, "little")
 
-    def _mapped(self) -> Pixels:
-        """The whole file as bytes; it stays mapped until the shard is let go of."""
+    def _copy_into(self, out: Pixels, offset: int) -> bool:
+        """Copy what was compared before; False where it is not there any more. A map stays until the shard is let go of."""
+        assert self._file is not None
+        if not self._is_mapped:
+            return os.preadv(self._file, [out.data.cast("B")], offset) == out.nbytes
         if self._map is None:
-            assert self._file is not None
             self._map = np.frombuffer(mmap.mmap(self._file, 0, prot=mmap.PROT_READ), np.uint8)
-        return self._map
+        out.reshape(-1)[:] = self._map[offset : offset + out.nbytes]
+        return True
 
     def _bytes(self, offset: int, size: int) -> bytes:
         """Bytes of the file; fewer where it ends before, as where the index is wrong."""
@@ -177,14 +201,19 @@ class _Shard:
 
 
 class FrameReader:
-    """Reads frames by number and keeps the shards it used last open; it may be pickled, forked, and used by several threads."""
+    """Reads frames by number and keeps the shards it used last open; it may be pickled, forked, and used by several threads.
+
+    Which frames it has compared it remembers of all shards, until their files change.
+    """
 
     def __init__(self, *, codec: Codec) -> None:
         self._codec = codec
         self._lock = threading.Lock()
-        self._shards: OrderedDict[tuple[Path, int], _Shard] = OrderedDict()
+        self._shards: OrderedDict[tuple[str, int], _Shard] = OrderedDict()
+        self._compared: dict[str, _Compared] = {}
+        self._most_open = max(1, min(_OPEN_SHARDS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8))
 
-    def read(self, folder: Path, indices: Sequence[int], *, frame: tuple[int, int, int], shard_frames: int) -> Pixels:
+    def read(self, folder: str, indices: Sequence[int], *, frame: tuple[int, int, int], shard_frames: int) -> Pixels:
         """Frames by number, uint8 [len(indices), *frame]; raises DamagedFramesError."""
         out = np.empty((len(indices), *frame), np.uint8)
         shard, last = None, -1
@@ -198,12 +227,19 @@ class FrameReader:
             shard.read(position, out[place], self._codec)
         return out
 
-    def _shard(self, folder: Path, number: int, shard_frames: int) -> _Shard:
+    def _shard(self, folder: str, number: int, shard_frames: int) -> _Shard:
         where = (folder, number)
         with self._lock:
             if where not in self._shards:
-                self._shards[where] = _Shard(shard_path(folder, number), shard_frames)
-                if len(self._shards) > _OPEN_SHARDS:
+                # Once there are too many to keep open, few are read again before they are let go of.
+                is_crowded = len(self._shards) >= self._most_open
+                shard = self._shards[where] = _Shard(shard_path(Path(folder), number), shard_frames, mapped=not is_crowded)
+                known = self._compared.setdefault(str(shard.path), shard.compared)
+                if known.file == shard.compared.file:
+                    shard.compared = known
+                else:
+                    self._compared[str(shard.path)] = shard.compared
+                if is_crowded:
                     self._shards.popitem(last=False)  # closed once no thread reads it any more
             self._shards.move_to_end(where)
             return self._shards[where]
