@@ -3,6 +3,7 @@
     python benchmarks/pretrain.py cost                 tokens, operations and bytes: for every preset, and beside a small run
     python benchmarks/pretrain.py step [--device cuda] seconds and peak memory beside a plain loop with the same weights and masks
     python benchmarks/pretrain.py data                 how long a run waits for its batches
+    python benchmarks/pretrain.py cores                clips that a core makes a second, and so how many cores a GPU needs
     python benchmarks/pretrain.py processes            one process and two: seconds a step, and bytes between them
 
 The plain loop is what one writes with the modules of transformers: their embeddings, layers and predictor, with the context
@@ -30,13 +31,14 @@ from pretrain_loops import Ours, Plain
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from vjepa2cli import config as configs
-from vjepa2cli.artifacts.video_store import VideoStore
+from vjepa2cli.artifacts.video_store import Description, VideoStore, VideoStoreWriter
+from vjepa2cli.data.batches import ClipBatches
 from vjepa2cli.data.mask_batches import MaskBatches
 from vjepa2cli.data.masking import MaskIds
-from vjepa2cli.data.video import write_video
+from vjepa2cli.data.video import use_one_thread, write_video
 from vjepa2cli.ingestion import ingest
-from vjepa2cli.settings import IngestConfig, PretrainConfig
-from vjepa2cli.train.clip_groups import ClipGroups
+from vjepa2cli.settings import ClipConfig, IngestConfig, PretrainConfig
+from vjepa2cli.train.clip_groups import ClipGroups, find_sources, reader
 from vjepa2cli.train.costs import Costs, compute_costs
 from vjepa2cli.train.losses import weighted_loss
 from vjepa2cli.train.networks import clip_grid
@@ -260,6 +262,53 @@ def data(asked: argparse.Namespace) -> None:
     print(f"{len(rows)} steps of {whole:.3f} s, of which {waited * 1e3:.1f} ms waiting for the batch: {waited / whole:.2%}")
 
 
+def cores(asked: argparse.Namespace) -> None:
+    """Print the seconds of a core that a step's clips take, as measured, and those of a GPU, computed at a stated rate."""
+    torch.set_num_threads(1)
+    use_one_thread()
+    print(
+        f"{'preset':30}{'core':>10}{'GPU':>10}{'clips/s/GPU':>14}{'cores a GPU':>14}   a GPU at {asked.tflops:g} TFLOP a second"
+    )
+    taken: dict[tuple[int, int], float] = {}
+    for name in (name for name in configs.preset_names("pretrain") if name.startswith("vjepa2")):
+        config = configs.load(name, PretrainConfig)
+        assert isinstance(config, PretrainConfig)
+        core, clips = 0.0, sum(group.batch_size for group in config.groups)
+        for group in config.groups:
+            shape = (group.clip.num_frames, group.clip.crop)
+            if shape not in taken:
+                taken[shape] = seconds_of_a_clip(group.clip, asked.rounds)
+            core += group.batch_size * taken[shape]
+        gpu = compute_costs(config).flops_per_step / (asked.tflops * 1e12)
+        print(f"{name:30}{core:8.0f} s{gpu:8.0f} s{clips / gpu:14.1f}{core / gpu:14.1f}", flush=True)
+    print()
+    for (frames, crop), seconds in sorted(taken.items()):
+        print(f"{frames} frames at {crop} px: {1 / seconds:.1f} clips a second and core, read and augmented")
+
+
+def seconds_of_a_clip(shape: ClipConfig, rounds: int) -> float:
+    """Of one core, to read a clip of a stored 16:9 video whose short side is the crop, and to augment it; the median."""
+    fps = shape.fps or 4.0
+    with tempfile.TemporaryDirectory() as folder:
+        writer = VideoStoreWriter.open(Path(folder) / "v.zarr", {"codec": "none", "shard_frames": 512})
+        rng = np.random.default_rng(0)
+        with writer.entry("a") as entry:
+            for index in range(shape.num_frames + 16):
+                pixels = rng.integers(0, 255, (shape.crop, round(shape.crop * 16 / 9), 3), np.uint8)
+                entry.append(index / fps, index, pixels)
+            entry.finish(Description("a", "", "a", fps))
+        store = writer.finalise({"a": {"split": "train", "weight": None}}, refused=[], provenance={})
+        batches = ClipBatches(
+            find_sources(store, "train", "any"), reader(store), shape=shape, tubelet_size=2, batch_size=rounds, seed=0
+        )
+        clip, spent = batches.empty(1)[0], []
+        for row in range(-2, rounds):  # the first two warm up
+            began = time.process_time()
+            batches.fill(clip, 1, max(row, 0))
+            spent.append(time.process_time() - began)
+    return statistics.median(spent[2:])
+
+
 def processes(asked: argparse.Namespace) -> None:
     """Print seconds a step of the same batch on one process and on two, a thread each, and what passes between them."""
     trained = compute_costs(checked(SMALL | {"encoder": {"size": asked.size}}))
@@ -283,15 +332,16 @@ def bytes_on_loopback() -> int:
 
 
 def main() -> None:
-    """Run one of the four parts."""
+    """Run one of the parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = {"cost": cost, "step": step, "data": data, "processes": processes}
+    parts = {"cost": cost, "step": step, "data": data, "cores": cores, "processes": processes}
     parser.add_argument("part", choices=parts)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--size", default=None, help="of the encoder: tiny on a CPU, large on CUDA")
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
     for name, default in (("batch", 4), ("frames", 16), ("crop", 128), ("rounds", 10), ("threads", len(os.sched_getaffinity(0)))):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--tflops", type=float, default=400.0, help="that a GPU really reaches, for `cores`")
     parser.add_argument("--only", choices=tuple(CONTENDERS), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     asked.size = asked.size or ("tiny" if asked.device == "cpu" else "large")

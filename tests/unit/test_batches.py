@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from vjepa2cli.data.batches import ClipBatches, ClipSource, FrameCache, clip_indices, stride_of
+from vjepa2cli.data.batches import ClipBatches, ClipSource, FrameCache, clip_indices, distant_rates, stride_of
 from vjepa2cli.data.prefetch import Prefetcher
 from vjepa2cli.data.released_cuts import released_indices
 from vjepa2cli.errors import InputError
@@ -41,6 +42,13 @@ def test_a_static_clip_shows_each_frame_for_a_whole_tubelet() -> None:
 
 def test_a_stride_follows_time_and_is_never_zero() -> None:
     assert [stride_of(30.0, 4.0), stride_of(3.0, 4.0), stride_of(25.0, None)] == [8, 1, 1]
+
+
+def test_rates_that_a_whole_stride_misses_by_a_tenth_are_named() -> None:
+    sources = [ClipSource(f"{fps}", 40, fps) for fps in (30.0, 25.0, 15.0, 10.0, 6.0, 5.0)]
+    sources += [ClipSource("varying", 40, 6.0, timestamps=np.arange(40) / 6), ClipSource("still", 1, 1.0)]
+    assert distant_rates(sources, 4.0) == [3.0, 5.0, 5.0]
+    assert distant_rates(sources, None) == []
 
 
 def test_frames_of_a_variable_rate_are_taken_by_time() -> None:
@@ -131,3 +139,15 @@ def test_a_fault_of_a_thread_is_told_by_who_waits_for_it() -> None:
     with pytest.raises(InputError, match="cannot be read"):
         ahead.get(2, range(2))
     ahead.close()
+
+
+def test_the_rates_on_the_page_are_those_of_the_clips() -> None:
+    page = (Path(__file__).parents[2] / "docs/pretraining.md").read_text(encoding="utf-8")
+    rows = [
+        line.strip("| \n").split(" | ") for line in page.splitlines() if line.startswith(("| stored fr", "| sampled", "| as rel"))
+    ]
+    stored, sampled, released = ([float(cell) for cell in row[1:]] for row in rows)
+    for rate, ours, theirs in zip(stored, sampled, released, strict=True):
+        assert rate / stride_of(rate, 4.0) == pytest.approx(ours, abs=0.006)
+        cut = released_indices(2000, rate, np.random.default_rng(0), num_frames=16, fps=4.0)
+        assert 15 * rate / (cut[-1] - cut[0]) == pytest.approx(theirs, abs=0.006)

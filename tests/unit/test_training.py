@@ -293,6 +293,15 @@ def test_zero_steps_publish_the_untrained_encoder(noise_store: Path, tmp_path: P
     assert about["digest"] == _digest(task)
 
 
+def test_a_rate_that_a_whole_stride_cannot_give_is_said(
+    noise_store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = _pretrain_config(steps=0, clip=PRETRAIN["clip"] | {"fps": 3.0})
+    pretrain(noise_store, tmp_path / "run", config=config, device="cpu")
+    (said,) = [record.message for record in caplog.records if "clip.fps" in record.message]
+    assert said.startswith("clip.fps: 3: every nth stored frame is taken, which is 4 a second in 2 of 2 videos")
+
+
 def _digest_of(source: Path) -> str:
     return state_digest(load_encoder(source))
 

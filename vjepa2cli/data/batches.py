@@ -102,6 +102,14 @@ def stride_of(source_fps: float, fps: float | None) -> int:
     return 1 if fps is None else max(1, round(source_fps / fps))
 
 
+def distant_rates(sources: Sequence[ClipSource], fps: float | None) -> list[float]:
+    """Frames a second at which videos of one rate are really sampled, of each that is more than a tenth off, in order."""
+    if fps is None:
+        return []
+    rates = [it.fps / stride_of(it.fps, fps) for it in sources if it.timestamps is None and it.num_frames > 1]
+    return sorted(rate for rate in rates if abs(rate / fps - 1) > 0.1)
+
+
 def clip_indices(source: ClipSource, start: int, *, num_frames: int, fps: float | None) -> npt.NDArray[np.int64]:
     """Numbers of the stored frames of a clip that begins at frame `start`; beyond the end the last frame repeats.
 

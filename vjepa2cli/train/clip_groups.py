@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vjepa2cli.artifacts.video_store import VideoStore
-from vjepa2cli.data.batches import ClipBatches, ClipSource, Pixels, ReadFrames, mix_seed
+from vjepa2cli.data.batches import ClipBatches, ClipSource, Pixels, ReadFrames, distant_rates, mix_seed
 from vjepa2cli.data.mask_batches import MaskBatches
 from vjepa2cli.data.masking import MaskIds
 from vjepa2cli.data.prefetch import Prefetcher
@@ -98,15 +98,22 @@ class ClipGroups:
     """What a batch is made of."""
 
     def __init__(self, store: VideoStore, config: PretrainConfig, *, device: torch.device, threads: int) -> None:
-        """Raises InputError where the store holds nothing of a kind that the config asks for."""
+        """Raises InputError where the store holds nothing of a kind that the config asks for; `remarks` are for the user."""
         self._device, self._skips = device, config.unreadable == "skip"
         self._groups = []
+        self.remarks: list[str] = []
         for index, group in enumerate(config.groups):
             found = find_sources(store, "train", group.clip.media)
+            key = "clip" if index == 0 else f"beside.{index - 1}.clip"
             if not found:
-                key = "clip" if index == 0 else f"beside.{index - 1}.clip"
                 kind = "video" if group.clip.media == "any" else group.clip.media
                 raise InputError(f"{store.path}: holds no {kind} to train on; ingest some, or change {key}.media")
+            if rates := distant_rates(found, group.clip.fps):
+                found_at = " to ".join(dict.fromkeys(f"{rate:.3g}" for rate in (rates[0], rates[-1])))
+                self.remarks.append(
+                    f"{key}.fps: {group.clip.fps:g}: every nth stored frame is taken, which is {found_at} a second "
+                    f"in {len(rates)} of {len(found)} videos; ingest with that fps samples by time"
+                )
             self._groups.append(_Group.of(config, index, found, reader(store)))
         self._ahead = Prefetcher(self._plan, threads=threads)
 

@@ -67,6 +67,12 @@ class PretrainTask:
         skipped = self._unreadable if config.unreadable == "skip" else None
         self._evaluation = fixed_clips(held_out, reader(store), shape=config.clip, count=count, skipped=skipped)
 
+    def say_what_differs(self) -> None:
+        """Warn of what the store gives otherwise than the config asks."""
+        if not self._config.released_quirks.stretched_clips:
+            for remark in self._clips.remarks:
+                _LOG.warning(remark)
+
     def begin_from(self, source: str) -> Initial:
         """Begin with the weights of a model, or with what went into the newest checkpoint of a run, which is still to be loaded.
 
@@ -167,6 +173,8 @@ def pretrain(
     check_processes(config, group=group)
     videos = group.together(lambda: VideoStore.open(store))
     task = group.together(lambda: PretrainTask(videos, config, device=group.device, threads=threads))
+    if group.is_leader:
+        task.say_what_differs()
     initial = None if init_from is None else group.together(lambda: task.begin_from(init_from))
     inputs = {"videos": videos.digest} | ({} if initial is None else {"initial": initial.digest})
     origin = provenance("pretrain", config, inputs=inputs, seed=config.seed)
