@@ -93,10 +93,19 @@ def snakemake() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory, snakemake: Callable[..., subprocess.CompletedProcess[str]]) -> Path:
-    """A folder in which the workflow has run to its end at the smallest size; whoever changes it works on a copy."""
-    folder = tmp_path_factory.mktemp("workflow")
-    began = time.monotonic()
-    ended = snakemake(folder)
-    assert ended.returncode == 0, ended.stdout[-6000:] + ended.stderr[-6000:]
-    (folder / "seconds").write_text(f"{time.monotonic() - began:.1f}")
+    """A folder in which the workflow has run to its end at the smallest size; whoever changes it works on a copy.
+
+    The processes of pytest-xdist share one, which the first to ask for it makes.
+    """
+    from vjepa2cli.artifacts.locks import locked
+
+    ours = tmp_path_factory.getbasetemp()
+    folder = (ours.parent if "PYTEST_XDIST_WORKER" in os.environ else ours) / "workflow"
+    folder.mkdir(exist_ok=True)
+    with locked(folder):
+        if not (folder / "seconds").exists():
+            began = time.monotonic()
+            ended = snakemake(folder)
+            assert ended.returncode == 0, ended.stdout[-6000:] + ended.stderr[-6000:]
+            (folder / "seconds").write_text(f"{time.monotonic() - began:.1f}")
     return folder

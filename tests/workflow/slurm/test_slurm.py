@@ -89,6 +89,7 @@ def clone(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     profile = folder / "profiles/slurm/profile.yaml"
     tree = yaml.safe_load(profile.read_text())
     tree["slurm-init-seconds-before-status-checks"] = 4
+    tree["slurm-keep-successful-logs"] = True  # also of an attempt that failed before one that did not
     tree["set-threads"] = {step: 2 if step in ("collect", "ingest") else 1 for step in tree["set-threads"]}
     tree["set-resources"]["pretrain"] |= {"nodes": 2, "tasks": 2, "mpi": "srun"}
     profile.write_text(yaml.safe_dump(tree))
@@ -287,7 +288,10 @@ def trained_here(clone: Path, processes: int) -> bytes:
 def test_the_literal_command_runs_the_chain_and_pretrains_on_both_nodes(told: Told, clone: Path) -> None:
     assert told.chain.wait(900) == 0, (clone / "chain.log").read_text()[-6000:]
     assert (clone / "results/report.html").stat().st_size > 10_000
-    (number,) = jobs(clone / "chain.log")
+    numbers = jobs(clone / "chain.log")
+    said = {path.name: path.read_text()[-3000:] for path in (clone / ".snakemake/slurm_logs/rule_pretrain/results").glob("*.log")}
+    assert len(numbers) == 1, said
+    (number,) = numbers
     job = slurm("scontrol", "show", "job", number)
     assert "NumNodes=2" in job
     assert "NumTasks=2" in job
