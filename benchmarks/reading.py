@@ -1,6 +1,6 @@
 """How fast are random clips read from more videos than a process can keep open?
 
-    OMP_NUM_THREADS=1 python benchmarks/reading.py [--videos 2000] [--frames 61] [--height 256] [--width 455]
+    OMP_NUM_THREADS=1 python benchmarks/reading.py [--videos 2000] [--frames 80] [--height 256] [--width 455]
 
 Clips a second of processor time on one core, the page cache warm: 16 frames, every fourth. The store compares a frame with its
 checksum when a process first reads it; flat files have none. `kept` holds a file open and mapped for each video, as nobody can
